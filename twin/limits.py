@@ -1,0 +1,71 @@
+"""The shield: what a controller may change, as a pure function used in the twin, in shadow and live.
+
+Rules, in order, each named in the decision's `limited_by`:
+
+- *unknown*: a service whose metrics are missing is never shrunk (unknown is not zero);
+- *rate*: within a window a value grows or shrinks by at most `percent` or `count`, whichever allows more,
+  counted from the value at the window's start, so that a faster loop gets no larger steps;
+- *range*: at least `min_value`, at most `max_value`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from twin.types import Action, Limited, Limits, Observation, RateLimit
+
+History = Sequence[tuple[float, int]]
+
+
+def limit(action: Action, current: int, observation: Observation, limits: Limits, history: History) -> Limited:
+    """The action as far as the limits allow it.
+
+    Args:
+        action: what the policy proposes.
+        current: the value wished for now.
+        observation: what is known now.
+        limits: the bounds.
+        history: (time_s, value) of past changes of this target, oldest first, including the initial value.
+    """
+    value, reasons = action.value, []
+    if value < current and limits.hold_on_unknown and _unknown(action, observation):
+        value = current
+        reasons.append("unknown: metrics are missing, so nothing is shrunk")
+    low, high = _rate_bounds(current, observation.time_s, limits, history)
+    if not low <= value <= high:
+        window = limits.grow if value > high else limits.shrink
+        value = min(max(value, low), high)
+        reasons.append(f"rate: at most {window.percent:g} % or {window.count} per {window.window_s:g} s")
+    if not limits.min_value <= value <= limits.max_value:
+        value = min(max(value, limits.min_value), limits.max_value)
+        reasons.append(f"range: {limits.min_value} to {limits.max_value}")
+    return Limited(replace(action, value=value) if reasons else action, "; ".join(reasons))
+
+
+def _unknown(action: Action, observation: Observation) -> bool:
+    column = f"{action.target}.demand_rps" if action.kind == "replicas" else f"{action.target}.ready_nodes"
+    return math.isnan(observation[column])
+
+
+def _rate_bounds(current: int, time_s: float, limits: Limits, history: History) -> tuple[int, int]:
+    grown_from = _extreme_in_window(current, time_s - limits.grow.window_s, history, min)
+    shrunk_from = _extreme_in_window(current, time_s - limits.shrink.window_s, history, max)
+    high = grown_from + _room(grown_from, limits.grow)
+    low = shrunk_from - _room(shrunk_from, limits.shrink)
+    return min(low, current), max(high, current)
+
+
+def _room(value: int, rate: RateLimit) -> int:
+    return max(math.ceil(value * rate.percent / 100.0), rate.count)
+
+
+def _extreme_in_window(current: int, since_s: float, history: History, pick: type[min] | type[max]) -> int:  # pyright: ignore
+    """The lowest (or highest) value wished for since `since_s`, the one valid at `since_s` included."""
+    values = [current]
+    for time_s, value in reversed(history):
+        values.append(value)
+        if time_s <= since_s:
+            break
+    return pick(values)

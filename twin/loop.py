@@ -1,0 +1,127 @@
+"""THE control loop: observe -> decide -> limit -> apply -> confirm -> record; the same for twin and live cluster.
+
+A `Plant` is the body, a `Controller` the mind; neither knows whether the other is simulated.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+
+from twin.limits import limit
+from twin.types import Action, Controller, Decision, Limited, Limits, Observation, Outcome, Plant
+
+Recorder = Callable[[Decision], None]
+Watcher = Callable[[Observation], None]
+
+_WANTED = {"replicas": "wanted_replicas", "nodes": "wanted_nodes"}
+_HISTORY_S = 3600.0
+
+
+class ControlLoop:
+    """One controller in charge of one plant; `step()` is one turn of the loop.
+
+    `record` is called with each decision once it is confirmed, that is, one step later; `close()` hands over
+    what is still waiting. `watch` is called with every observation. `limits` of None means: no shield.
+    """
+
+    def __init__(
+        self,
+        plant: Plant,
+        controller: Controller,
+        *,
+        limits: Limits | None,
+        record: Recorder,
+        watch: Watcher | None = None,
+    ) -> None:
+        """Take charge of `plant`; the controller forgets its past."""
+        self.plant = plant
+        self.controller = controller
+        self.limits = limits
+        self._record = record
+        self._watch = watch
+        self._waiting: list[Decision] = []
+        self._history: dict[tuple[str, str], deque[tuple[float, int]]] = {}
+        controller.reset()
+
+    def step(self) -> None:
+        """Observe, confirm what was applied before, decide, limit, apply; then let one interval pass."""
+        observation = self.plant.observe()
+        if self._watch:
+            self._watch(observation)
+        self._confirm(observation)
+        actions = self.controller.decide(observation)
+        current = [wanted(observation, action) for action in actions]
+        limited = [self._limit(action, now, observation) for action, now in zip(actions, current, strict=True)]
+        outcomes = self.plant.apply([each.action for each in limited])
+        self._remember(observation, actions, current, limited, outcomes)
+        self.plant.advance(self.controller.interval_s)
+
+    def close(self) -> None:
+        """Record the decisions that no further observation will confirm."""
+        for decision in self._waiting:
+            self._record(decision)
+        self._waiting = []
+
+    def _limit(self, action: Action, current: int, observation: Observation) -> Limited:
+        if self.limits is None:
+            return Limited(action)
+        history = self._history.setdefault((action.kind, action.target), deque([(observation.time_s, current)]))
+        while len(history) > 1 and history[1][0] < observation.time_s - _HISTORY_S:
+            history.popleft()
+        return limit(action, current, observation, self.limits, history)
+
+    def _remember(
+        self,
+        observation: Observation,
+        actions: list[Action],
+        current: list[int],
+        limited: list[Limited],
+        outcomes: list[Outcome],
+    ) -> None:
+        seen = observation.digest()
+        for action, now, allowed, outcome in zip(actions, current, limited, outcomes, strict=True):
+            history = self._history.get((action.kind, action.target))
+            if history is not None and outcome.status == "applied" and outcome.value != history[-1][1]:
+                history.append((observation.time_s, outcome.value))
+            self._waiting.append(
+                Decision(
+                    time_s=observation.time_s,
+                    policy=self.controller.name,
+                    observation=seen,
+                    kind=action.kind,
+                    target=action.target,
+                    current=now,
+                    proposed=action.value,
+                    confidence=action.confidence,
+                    reason=action.reason,
+                    limited_by=allowed.limited_by,
+                    allowed=allowed.action.value,
+                    status=outcome.status,
+                    applied=outcome.value,
+                    message=outcome.message,
+                )
+            )
+
+    def _confirm(self, observation: Observation) -> None:
+        for decision in self._waiting:
+            wished = observation[f"{decision.target}.{_WANTED[decision.kind]}"]
+            known = wished == wished  # NaN: the plant did not say
+            self._record(replace(decision, confirmed=bool(wished == decision.applied) if known else None))
+        self._waiting = []
+
+
+def wanted(observation: Observation, action: Action) -> int:
+    """The value that is wished for now for the action's target; the action's own value when the plant cannot say."""
+    value = observation[f"{action.target}.{_WANTED[action.kind]}"]
+    return int(value) if value == value else action.value
+
+
+def run(loop: ControlLoop, until_s: float, progress: Callable[[float], None] | None = None) -> None:
+    """Turn the loop until the plant's clock reaches `until_s`; `progress` is told the plant's time."""
+    while loop.plant.time_s < until_s:
+        loop.step()
+        if progress:
+            progress(loop.plant.time_s)
+    loop.close()

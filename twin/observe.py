@@ -1,0 +1,54 @@
+"""State -> named observation columns: the same code for the twin and for a live cluster.
+
+Columns are `<service>.<metric>`, then `<pool>.<metric>`, then the clock; the order is fixed by the cluster,
+so a policy trained in the twin reads a live cluster without knowing the difference.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twin.types import Cluster, Observation
+
+DAY_S = 86_400.0
+
+SERVICE_METRICS = (
+    "demand_rps",  # arrivals since the last observation
+    "demand_15m_rps",  # arrivals over the last 15 minutes
+    "utilisation_ratio",  # busy share of the measured ready replicas since the last observation
+    "wanted_replicas",
+    "ready_replicas",
+    "starting_replicas",  # placed, not ready
+    "pending_replicas",  # without a node
+    "unmeasured_replicas",  # ready, but their metrics are missing
+    "queue_requests",
+    "latency_p95_s",
+    "late_ratio",  # late or dropped share of the arrivals since the last observation
+)
+POOL_METRICS = ("wanted_nodes", "ready_nodes", "booting_nodes", "failed_nodes", "free_cpu_cores")
+CLOCK = ("clock.day_sin", "clock.day_cos")
+
+
+@cache
+def columns(cluster: Cluster) -> tuple[str, ...]:
+    """The names of the observation's columns for this cluster, in order."""
+    return (
+        *(f"{s.name}.{metric}" for s in cluster.services for metric in SERVICE_METRICS),
+        *(f"{p.name}.{metric}" for p in cluster.pools for metric in POOL_METRICS),
+        *CLOCK,
+    )
+
+
+def assemble(
+    cluster: Cluster, time_s: float, services: NDArray[np.float64], pools: NDArray[np.float64]
+) -> Observation:
+    """The observation made of `services` [services, SERVICE_METRICS] and `pools` [pools, POOL_METRICS].
+
+    A metric that could not be measured is NaN. The clock columns give the time of day of `time_s`.
+    """
+    angle = 2.0 * np.pi * (time_s % DAY_S) / DAY_S
+    values = np.concatenate([services.ravel(), pools.ravel(), (np.sin(angle), np.cos(angle))]).astype(np.float32)
+    return Observation(time_s, columns(cluster), values)

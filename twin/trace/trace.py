@@ -1,0 +1,132 @@
+"""A trace: recorded facts as canonical tables, and `trace.json` that says where they come from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+
+import polars as pl
+
+from twin.errors import TraceError
+from twin.trace import checks, tables
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class TraceInfo:
+    """What `trace.json` says: where the facts come from and what must be known to use them.
+
+    `epoch` is the wall-clock time of second 0 in ISO 8601, or "" when the publisher does not tell it;
+    `step_s` the recording step (0: events). `notes` says what the reader supplied or repaired,
+    `missing` what the source does not hold.
+    """
+
+    name: str
+    source: str
+    licence: str
+    sha256: str
+    epoch: str = ""
+    step_s: float = 0.0
+    units: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    repairs: dict[str, int] = field(default_factory=dict)
+
+
+class Trace:
+    """Recorded facts as checked tables: `trace.jobs`, `trace.nodes`, `trace.demand`, ... are Polars frames.
+
+    A table that the source does not hold is empty, and `info.missing` says so.
+    """
+
+    nodes: pl.DataFrame
+    node_events: pl.DataFrame
+    jobs: pl.DataFrame
+    services: pl.DataFrame
+    demand: pl.DataFrame
+    usage: pl.DataFrame
+    incidents: pl.DataFrame
+    prices: pl.DataFrame
+
+    def __init__(self, info: TraceInfo, frames: dict[str, pl.DataFrame]) -> None:
+        """Check the given tables and take them; raises TraceError naming source, row and column."""
+        unknown = sorted(set(frames) - set(tables.TRACE_TABLES))
+        if unknown:
+            raise TraceError(f"{info.name}: no such trace table {unknown[0]!r}; known: {list(tables.TRACE_TABLES)}")
+        self.info = info
+        checked = {}
+        for table in tables.TRACE_TABLES:
+            frame = frames.get(table)
+            checked[table] = (
+                tables.empty(table) if frame is None else tables.conform(frame, table, f"{info.name}/{table}")
+            )
+            setattr(self, table, checked[table])
+        self.tables = MappingProxyType(checked)
+        checks.check(self.tables, info.name)
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds from the trace's start to the end of its last recorded step or event."""
+        ends = [
+            frame[column].max()
+            for frame, column in (
+                (self.demand, "time_s"),
+                (self.usage, "time_s"),
+                (self.jobs, "end_s"),
+                (self.jobs, "submit_s"),
+                (self.node_events, "time_s"),
+            )
+            if frame.height
+        ]
+        last = max((float(e) for e in ends if e is not None), default=0.0)  # pyright: ignore[reportArgumentType]
+        return last + self.info.step_s
+
+    def digest(self) -> str:
+        """A 16-digit hash of the tables' contents: equal facts, equal hash."""
+        h = hashlib.blake2b(digest_size=8)
+        for table, frame in self.tables.items():
+            h.update(table.encode())
+            h.update(frame.hash_rows(seed=0).to_numpy().tobytes() if frame.height else b"")
+        return h.hexdigest()
+
+    def between(self, start_s: float, end_s: float) -> Trace:
+        """The series recorded in [start_s, end_s), with time counted from `start_s`.
+
+        Raises TraceError when nothing was recorded then.
+        """
+        clock = {
+            "demand": "time_s",
+            "usage": "time_s",
+            "prices": "time_s",
+            "node_events": "time_s",
+            "incidents": "start_s",
+            "jobs": "submit_s",
+        }
+        frames = dict(self.tables)
+        for table, column in clock.items():
+            frame = frames[table].filter(pl.col(column).is_between(start_s, end_s, closed="left"))
+            times = [c for c in ("time_s", "start_s", "end_s", "submit_s") if c in frame.columns]
+            frames[table] = frame.with_columns(pl.col(times) - start_s)
+        if not any(frames[table].height for table in clock):
+            raise TraceError(
+                f"{self.info.name}: nothing recorded in [{start_s:g}, {end_s:g}) s; it ends at {self.duration_s:g} s"
+            )
+        note = f"cut to [{start_s:g}, {end_s:g}) s of {self.info.name}"
+        return Trace(replace(self.info, notes=(*self.info.notes, note)), frames)
+
+    def replacing(self, note: str, **frames: pl.DataFrame) -> Trace:
+        """A trace with some tables replaced and a note that says how."""
+        return Trace(replace(self.info, notes=(*self.info.notes, note)), {**self.tables, **frames})
+
+    def write(self, folder: Path) -> None:
+        """Write `trace.json` and one Parquet file per table that has rows into a new folder."""
+        folder.mkdir(parents=True)
+        for table, frame in self.tables.items():
+            if frame.height:
+                tables.write(frame, folder / f"{table}.parquet")
+        info = {"format_version": FORMAT_VERSION, **asdict(self.info)}
+        (folder / "trace.json").write_text(json.dumps(info, indent=2, sort_keys=True) + "\n", encoding="utf-8")
