@@ -22,6 +22,7 @@ _READERS = {".parquet": pl.read_parquet, ".csv": pl.read_csv}
 
 TRACE_TABLES = ("nodes", "node_events", "jobs", "services", "demand", "usage", "incidents", "prices")
 RUN_TABLES = ("service_steps", "pool_steps", "decisions", "kpis")
+STUDY_TABLES = ("results", "summary", "forecasts", "forecast_scores")
 
 
 @dataclass(frozen=True, slots=True)
