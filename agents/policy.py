@@ -63,8 +63,9 @@ class PolicySpec:
         path = folder / "policy.json"
         try:
             raw = json.loads(path.read_text(encoding="utf-8"))
-            return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()})
-        except (OSError, ValueError, TypeError) as error:
+            raw.update({key: tuple(value) for key, value in raw.items() if isinstance(value, list)})
+            return cls(**raw)
+        except (OSError, ValueError, TypeError, AttributeError) as error:
             raise PolicyError(f"{path}: not a policy: {error}; train one with python -m experiments.train") from error
 
 

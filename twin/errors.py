@@ -1,4 +1,4 @@
-"""The errors of the workbench, one tree:
+"""The errors of the workbench, one tree.
 
     WorkbenchError            exit code 1
     ├── UsageError            a wrong argument or configuration (exit code 2)

@@ -11,7 +11,7 @@ Rules, in order, each named in the decision's `limited_by`:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from twin.types import Action, Limited, Limits, Observation, RateLimit
@@ -61,7 +61,7 @@ def _room(value: int, rate: RateLimit) -> int:
     return max(math.ceil(value * rate.percent / 100.0), rate.count)
 
 
-def _extreme_in_window(current: int, since_s: float, history: History, pick: type[min] | type[max]) -> int:  # pyright: ignore
+def _extreme_in_window(current: int, since_s: float, history: History, pick: Callable[[Sequence[int]], int]) -> int:
     """The lowest (or highest) value wished for since `since_s`, the one valid at `since_s` included."""
     values = [current]
     for time_s, value in reversed(history):

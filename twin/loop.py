@@ -5,11 +5,15 @@ A `Plant` is the body, a `Controller` the mind; neither knows whether the other 
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import polars as pl
+
 from twin.limits import limit
+from twin.trace import tables
 from twin.types import Action, Controller, Decision, Limited, Limits, Observation, Outcome, Plant
 
 Recorder = Callable[[Decision], None]
@@ -45,8 +49,11 @@ class ControlLoop:
         self._history: dict[tuple[str, str], deque[tuple[float, int]]] = {}
         controller.reset()
 
-    def step(self) -> None:
-        """Observe, confirm what was applied before, decide, limit, apply; then let one interval pass."""
+    def step(self, until_s: float = math.inf) -> None:
+        """Observe, confirm what was applied before, decide, limit, apply; then let time pass.
+
+        One interval passes, or less when `until_s` comes first.
+        """
         observation = self.plant.observe()
         if self._watch:
             self._watch(observation)
@@ -56,7 +63,7 @@ class ControlLoop:
         limited = [self._limit(action, now, observation) for action, now in zip(actions, current, strict=True)]
         outcomes = self.plant.apply([each.action for each in limited])
         self._remember(observation, actions, current, limited, outcomes)
-        self.plant.advance(self.controller.interval_s)
+        self.plant.advance(min(self.controller.interval_s, until_s - observation.time_s))
 
     def close(self) -> None:
         """Record the decisions that no further observation will confirm."""
@@ -121,7 +128,16 @@ def wanted(observation: Observation, action: Action) -> int:
 def run(loop: ControlLoop, until_s: float, progress: Callable[[float], None] | None = None) -> None:
     """Turn the loop until the plant's clock reaches `until_s`; `progress` is told the plant's time."""
     while loop.plant.time_s < until_s:
-        loop.step()
+        loop.step(until_s)
         if progress:
             progress(loop.plant.time_s)
     loop.close()
+
+
+def decision_table(rows: Sequence[Decision]) -> pl.DataFrame:
+    """The `decisions` table of these rows."""
+    if not rows:
+        return tables.empty("decisions")
+    columns = {c.name: [getattr(row, c.name) for row in rows] for c in tables.schema("decisions")}
+    dtypes = {c.name: c.dtype for c in tables.schema("decisions")}
+    return tables.conform(pl.DataFrame(columns, schema=dtypes), "decisions", "decisions")

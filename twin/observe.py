@@ -43,12 +43,13 @@ def columns(cluster: Cluster) -> tuple[str, ...]:
 
 
 def assemble(
-    cluster: Cluster, time_s: float, services: NDArray[np.float64], pools: NDArray[np.float64]
+    cluster: Cluster, time_s: float, clock_s: float, services: NDArray[np.float64], pools: NDArray[np.float64]
 ) -> Observation:
     """The observation made of `services` [services, SERVICE_METRICS] and `pools` [pools, POOL_METRICS].
 
-    A metric that could not be measured is NaN. The clock columns give the time of day of `time_s`.
+    A metric that could not be measured is NaN. The clock columns give the time of day of `clock_s`,
+    which in a cut of a recording is the time of the whole recording.
     """
-    angle = 2.0 * np.pi * (time_s % DAY_S) / DAY_S
+    angle = 2.0 * np.pi * (clock_s % DAY_S) / DAY_S
     values = np.concatenate([services.ravel(), pools.ravel(), (np.sin(angle), np.cos(angle))]).astype(np.float32)
     return Observation(time_s, columns(cluster), values)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cache
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -142,6 +143,11 @@ class Event:
 # ---------------------------------------------------------------- what is seen, said and done
 
 
+@cache
+def _encoded(columns: tuple[str, ...]) -> bytes:
+    return "\n".join(columns).encode()
+
+
 @dataclass(frozen=True, slots=True)
 class Observation:
     """What a controller sees: `values[i]` (float32, NaN = unknown) is the metric named `columns[i]`.
@@ -165,7 +171,7 @@ class Observation:
     def digest(self) -> str:
         """A 16-digit hash of columns, time and values, to join decisions with what they saw."""
         h = hashlib.blake2b(digest_size=8)
-        h.update("\n".join(self.columns).encode())
+        h.update(_encoded(self.columns))
         h.update(np.float64(self.time_s).tobytes())
         h.update(np.ascontiguousarray(self.values, dtype=np.float32).tobytes())
         return h.hexdigest()
@@ -315,13 +321,3 @@ class Placement(Protocol):
     def choose(self, free: NDArray[np.float64], request: NDArray[np.float64]) -> int:
         """The index of a node with room in `free` [nodes, resources] for `request` [resources], or -1."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Where a run stands, for displays: simulated and total seconds."""
-
-    time_s: float
-    until_s: float
-    note: str = ""
-    extra: dict[str, float] = field(default_factory=dict)

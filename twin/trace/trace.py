@@ -21,7 +21,8 @@ class TraceInfo:
     """What `trace.json` says: where the facts come from and what must be known to use them.
 
     `epoch` is the wall-clock time of second 0 in ISO 8601, or "" when the publisher does not tell it;
-    `step_s` the recording step (0: events). `notes` says what the reader supplied or repaired,
+    `step_s` the recording step (0: events); `start_s` the second of
+    the original recording at which this (cut) trace begins. `notes` says what the reader supplied or repaired,
     `missing` what the source does not hold.
     """
 
@@ -31,6 +32,7 @@ class TraceInfo:
     sha256: str
     epoch: str = ""
     step_s: float = 0.0
+    start_s: float = 0.0
     units: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
@@ -116,7 +118,8 @@ class Trace:
                 f"{self.info.name}: nothing recorded in [{start_s:g}, {end_s:g}) s; it ends at {self.duration_s:g} s"
             )
         note = f"cut to [{start_s:g}, {end_s:g}) s of {self.info.name}"
-        return Trace(replace(self.info, notes=(*self.info.notes, note)), frames)
+        info = replace(self.info, notes=(*self.info.notes, note), start_s=self.info.start_s + start_s)
+        return Trace(info, frames)
 
     def replacing(self, note: str, **frames: pl.DataFrame) -> Trace:
         """A trace with some tables replaced and a note that says how."""

@@ -104,7 +104,7 @@ def read(path: str | Path) -> Trace:
         licence=series.licence,
         sha256=hashlib.sha256(raw).hexdigest(),
         step_s=STEP_S,
-        units={resource: unit for resource, unit in series.columns.values()},
+        units=dict(series.columns.values()),
         notes=(
             f"no time column in the source: time_s = row number x {STEP_S:g} s was supplied by the reader",
             "the demand of service 'cell' is the recorded CPU use of the whole cell",

@@ -42,4 +42,5 @@ def _info(path: Path) -> TraceInfo:
     missing = sorted({"name", "source", "licence", "sha256"} - set(raw))
     if unknown or missing:
         raise TraceError(f"{path}: unknown keys {unknown}, missing keys {missing}; known: {sorted(known)}")
-    return TraceInfo(**{k: tuple(v) if k in ("notes", "missing") else v for k, v in raw.items()})
+    raw.update({key: tuple(raw[key]) for key in ("notes", "missing") if key in raw})
+    return TraceInfo(**raw)

@@ -1,0 +1,162 @@
+"""The simulated plant: SimPy owns the clock, the state lies in arrays, and the loop sees a `Plant`."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+import numpy as np
+import simpy
+from numpy.typing import NDArray
+
+from twin import observe
+from twin.engine import demand, faults
+from twin.engine.books import Books
+from twin.engine.clock import after
+from twin.engine.meters import Meters
+from twin.engine.nodes import Nodes
+from twin.engine.queueing import ARRIVED, BUSY_S, DROPPED, LATE, LATENCY, READY_S
+from twin.engine.replicas import Replicas
+from twin.engine.state import BOOTING, FAILED, PENDING, READY, STARTING, UP, initial
+from twin.trace.trace import Trace
+from twin.types import Action, Cluster, Event, Observation, Outcome, Placement, Record
+
+_QUARTER_STEPS = int(900 / demand.STEP_S)
+
+
+class TwinPlant:
+    """A cluster that lives in the simulator; implements `twin.types.Plant`."""
+
+    def __init__(
+        self,
+        trace: Trace,
+        cluster: Cluster,
+        *,
+        scheduler: Placement,
+        events: Sequence[Event],
+        record: Record,
+        until_s: float,
+        seed: int,
+    ) -> None:
+        """A warm cluster at second 0: initial nodes up, initial replicas ready.
+
+        Raises SimulationError when the trace does not hold the demand or an event has no target.
+        """
+        self.cluster = cluster
+        self._start_s = trace.info.start_s
+        self._rates = demand.arrival_rates(trace, cluster, until_s, seed)
+        self._env = env = simpy.Environment()
+        self.state = state = initial(cluster)
+        self._books = books = Books(env, state)
+        self._nodes = nodes = Nodes(env, cluster, state, books, seed, self._node_up, self._node_down)
+        self._replicas = Replicas(env, cluster, state, books, scheduler, seed, nodes.grow_for, nodes.idle)
+        for index, service in enumerate(cluster.services):
+            self._replicas.scale(index, service.replicas)
+        self._replicas.settle_in()
+        faults.schedule(env, cluster, state, nodes, events)
+        faults.wear(env, cluster, state, nodes, seed, until_s)
+        self._quarter: deque[tuple[float, np.ndarray]] = deque(maxlen=_QUARTER_STEPS)
+        self._step = 0
+        self._next_rate()
+        self.meters = Meters(env, cluster, state, books, record.step_s)
+        self._seen_s = 0.0
+        self._seen = state.books.copy()
+        self._self_sizing = np.array([pool.provision == "pending" for pool in cluster.pools])
+
+    def _node_up(self) -> None:
+        self._replicas.place_pending()
+
+    def _node_down(self, node: int) -> None:
+        self._replicas.evict(node)
+
+    def _next_rate(self) -> None:
+        self._books.settle()
+        self._quarter.append((self._env.now, self.state.books[:, ARRIVED].copy()))
+        self.state.rate_rps[:] = self._rates[:, min(self._step, self._rates.shape[1] - 1)]
+        self._step += 1
+        after(self._env, demand.STEP_S, self._next_rate)
+
+    # -------------------------------------------------- the Plant protocol
+
+    @property
+    def time_s(self) -> float:
+        """Simulated seconds since the start."""
+        return float(self._env.now)
+
+    def advance(self, seconds: float) -> None:
+        """Let simulated time pass."""
+        self._env.run(until=self._env.now + seconds)
+
+    def apply(self, actions: Sequence[Action]) -> list[Outcome]:
+        """Carry out each action as far as the cluster's own bounds allow it; an unknown target is rejected."""
+        return [self._apply(action) for action in actions]
+
+    def _apply(self, action: Action) -> Outcome:
+        names = (
+            [s.name for s in self.cluster.services]
+            if action.kind == "replicas"
+            else [p.name for p in self.cluster.pools]
+        )
+        if action.target not in names:
+            return Outcome("rejected", action.value, f"no such target; known: {names}")
+        index = names.index(action.target)
+        if action.kind == "replicas":
+            service = self.cluster.services[index]
+            value = min(max(action.value, service.min_replicas), service.max_replicas)
+            if value != self.state.wanted[index]:
+                self._replicas.scale(index, value)
+        else:
+            pool = self.cluster.pools[index]
+            if pool.provision == "pending":
+                return Outcome("rejected", int(self.state.nodes_wanted[index]), "this pool sizes itself")
+            value = min(max(action.value, pool.min_nodes), pool.max_nodes)
+            if value != self.state.nodes_wanted[index]:
+                self._nodes.resize(index, value)
+        return Outcome("applied", value, "" if value == action.value else f"the cluster allows {value}")
+
+    def observe(self) -> Observation:
+        """Averages since the last observation, counts as of now; what could not be measured is NaN."""
+        self._books.settle()
+        state, now = self.state, self._env.now
+        window = state.books - self._seen
+        dt = now - self._seen_s
+        quarter_from_s, quarter_from = self._quarter[0]
+        quarter_s = now - quarter_from_s
+        self._seen, self._seen_s = state.books.copy(), now
+        arrived = window[:, ARRIVED]
+        seen = np.empty((len(arrived), len(observe.SERVICE_METRICS)))
+        with np.errstate(divide="ignore", invalid="ignore"):  # nothing measured is NaN, and is meant to be
+            seen[:, 0] = arrived / dt if dt > 0 else np.nan
+            seen[:, 1] = (state.books[:, ARRIVED] - quarter_from) / quarter_s if quarter_s > 0 else np.nan
+            seen[:, 2] = window[:, BUSY_S] / window[:, READY_S]
+            seen[:, 9] = window[:, LATENCY] / arrived
+            seen[:, 10] = (window[:, LATE] + window[:, DROPPED]) / arrived
+        seen[:, 3] = state.wanted
+        seen[:, 4] = state.count[:, READY]
+        seen[:, 5] = state.count[:, STARTING]
+        seen[:, 6] = state.count[:, PENDING]
+        seen[:, 7] = 0.0
+        seen[:, 8] = state.queue
+        blind = state.blind_until_s > now
+        if blind.any():
+            seen[blind[:, None] & _MEASURED] = np.nan
+            seen[blind, _UNMEASURED] = state.count[blind, READY]
+        return observe.assemble(self.cluster, now, self._start_s + now, seen, self._pool_values())
+
+    def _pool_values(self) -> NDArray[np.float64]:
+        state = self.state
+        values = np.empty((len(self.cluster.pools), len(observe.POOL_METRICS)))
+        values[:, 0] = np.where(
+            self._self_sizing, state.node_count[:, BOOTING] + state.node_count[:, UP], state.nodes_wanted
+        )
+        values[:, 1] = state.node_count[:, UP]
+        values[:, 2] = state.node_count[:, BOOTING]
+        values[:, 3] = state.node_count[:, FAILED]
+        free = np.maximum(state.node_free[:, 0], 0.0)
+        values[:, 4] = np.bincount(state.node_pool, weights=free, minlength=len(values))
+        return values
+
+
+_COUNTED = ("wanted_replicas", "ready_replicas", "starting_replicas", "pending_replicas", "unmeasured_replicas")
+_MEASURED = np.array([metric not in _COUNTED for metric in observe.SERVICE_METRICS])
+_UNMEASURED = observe.SERVICE_METRICS.index("unmeasured_replicas")

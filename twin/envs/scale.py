@@ -1,0 +1,159 @@
+"""`NovaCron/Scale-v0`: choose how full one service's replicas shall be, minute by minute, in the twin.
+
+An action is an index into `TARGETS`: the utilisation at which the replicas shall run. The wished replicas follow
+from the demand, in the frame of a rule (`replicas_for`), so that an untrained agent is already a sane scaler and
+nothing it can say is absurd. The shield of `twin.limits` stands between wish and cluster, in training too.
+
+An episode is a day (by default) from a random hour of the training window. It is truncated at its end, never
+terminated: a cluster does not end.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+from twin.engine.plant import TwinPlant
+from twin.engine.scheduling.placement import MostAllocated
+from twin.errors import UsageError
+from twin.limits import limit
+from twin.observe import CLOCK, DAY_S
+from twin.trace.trace import Trace
+from twin.types import Action, Cluster, Limits, Observation, Record
+
+TARGETS = np.linspace(0.60, 0.96, 10, dtype=np.float32)
+
+_HOUR_S = 3600.0
+_BOUND = 10.0
+
+
+def columns(cluster: Cluster, service: str) -> tuple[str, ...]:
+    """The observation columns that the agent sees, in order."""
+    pool = cluster.pools[0].name
+    metrics = ("demand_rps", "demand_15m_rps", "wanted_replicas", "ready_replicas", "starting_replicas")
+    metrics += ("pending_replicas", "utilisation_ratio", "queue_requests", "latency_p95_s", "late_ratio")
+    return (*(f"{service}.{m}" for m in metrics), f"{pool}.booting_nodes", f"{pool}.free_cpu_cores", *CLOCK)
+
+
+def scales(cluster: Cluster, service: str) -> NDArray[np.float32]:
+    """The factors [columns] that bring each column to about [-1, 1]; the agent sees clip(value x factor)."""
+    spec = cluster.service(service)
+    pool = cluster.pools[0]
+    replicas = 1.0 / max(spec.replicas, 1)
+    rps = replicas / spec.replica_rps
+    values = (rps, rps, replicas, replicas, 4 * replicas, 4 * replicas, 1.0, rps, 1.0 / spec.slo_s, 1.0)
+    return np.array([*values, 1.0, 1.0 / pool.cpu_cores, 1.0, 1.0], dtype=np.float32)
+
+
+def features(values: NDArray[np.float32], factors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What the agent sees of the chosen columns' values."""
+    return np.clip(values * factors, -_BOUND, _BOUND)
+
+
+def replicas_for(demand_rps: float, quarter_rps: float, target: float, replica_rps: float) -> float:
+    """Replicas (not yet whole) that serve the larger of the last minute's and quarter hour's demand at `target`."""
+    return max(demand_rps, quarter_rps) / (replica_rps * target)
+
+
+class ScaleEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
+    """One service of the twin as an environment.
+
+    Observation: float32 [columns], see `columns` and `scales`. Action: Discrete over `TARGETS`.
+    Reward per step: -(wished replicas / replicas that the demand fills) - `late_price` x late share
+    - `churn_price` x relative change. `late_price` = 10: using up the SLO's error budget of 5 % late
+    requests costs as much as 50 % more capacity. Raw KPIs and constraint costs are in `info`.
+
+    `reset(options={"start_s": ...})` begins an episode at that second instead of a random hour.
+    """
+
+    metadata = {"render_modes": []}  # noqa: RUF012 - gymnasium's own declaration
+
+    def __init__(
+        self,
+        trace: Trace,
+        cluster: Cluster,
+        service: str,
+        *,
+        interval_s: float = 60.0,
+        episode_s: float = DAY_S,
+        limits: Limits | None = None,
+        late_price: float = 10.0,
+        churn_price: float = 0.5,
+    ) -> None:
+        """An environment over the whole of `trace`; raises UsageError when the trace is shorter than an episode."""
+        if trace.duration_s < episode_s:
+            raise UsageError(f"an episode of {episode_s:g} s does not fit a trace of {trace.duration_s:g} s")
+        self._trace, self._cluster, self._service = trace, cluster, cluster.service(service)
+        self._interval_s, self._episode_s = interval_s, episode_s
+        self._limits = limits or Limits()
+        self._late_price, self._churn_price = late_price, churn_price
+        self.columns = columns(cluster, service)
+        self._factors = scales(cluster, service)
+        self.observation_space = gymnasium.spaces.Box(-_BOUND, _BOUND, (len(self.columns),), np.float32)
+        self.action_space = gymnasium.spaces.Discrete(len(TARGETS))
+        self._plant: TwinPlant | None = None
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[np.float32], dict[str, Any]]:
+        """A warm cluster after one interval, so that every metric is known."""
+        super().reset(seed=seed)
+        starts = int((self._trace.duration_s - self._episode_s) // _HOUR_S) + 1
+        start_s = float((options or {}).get("start_s", self.np_random.integers(starts) * _HOUR_S))
+        end_s = start_s + self._episode_s + self._interval_s
+        self._plant = TwinPlant(
+            self._trace.between(start_s, end_s + self._trace.info.step_s)
+            if end_s < self._trace.duration_s
+            else self._trace.between(start_s, end_s),
+            self._cluster,
+            scheduler=MostAllocated(),
+            events=(),
+            record=Record(step_s=math.inf),
+            until_s=self._episode_s,
+            seed=int(self.np_random.integers(2**31)),
+        )
+        self._plant.advance(self._interval_s)
+        self._seen = self._plant.observe()
+        self._history = [(0.0, self._service.replicas)]
+        return self._features(), {"start_s": start_s}
+
+    def step(self, action: np.int64) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
+        """Wish for the replicas of that target utilisation, let one interval pass, and look again."""
+        assert self._plant is not None, "reset() comes first"
+        name = self._service.name
+        before = int(self._seen[f"{name}.wanted_replicas"])
+        wish = replicas_for(
+            self._seen[f"{name}.demand_rps"],
+            self._seen[f"{name}.demand_15m_rps"],
+            float(TARGETS[int(action)]),
+            self._service.replica_rps,
+        )
+        proposed = Action("replicas", name, math.ceil(wish - 1e-3))
+        allowed = limit(proposed, before, self._seen, self._limits, self._history)
+        wanted = self._plant.apply([allowed.action])[0].value
+        if wanted != before:
+            self._history.append((self._seen.time_s, wanted))
+        self._plant.advance(self._interval_s)
+        self._seen = self._plant.observe()
+        reward, info = self._judge(before, wanted, bool(allowed.limited_by))
+        return self._features(), reward, False, self._plant.time_s >= self._episode_s, info
+
+    def _judge(self, before: int, wanted: int, limited: bool) -> tuple[float, dict[str, Any]]:
+        name = self._service.name
+        demand_rps, late = self._seen[f"{name}.demand_rps"], self._seen[f"{name}.late_ratio"]
+        full = max(demand_rps / self._service.replica_rps, 1e-6)
+        churn = abs(wanted - before) / max(before, 1)
+        reward = -wanted / full - self._late_price * min(late, 1.0) - self._churn_price * churn
+        info = {"late_ratio": late, "replicas": wanted, "cost_late": min(late, 1.0), "limited": limited}
+        return float(reward), info
+
+    def _features(self) -> NDArray[np.float32]:
+        return features(_pick(self._seen, self.columns), self._factors)
+
+
+def _pick(observation: Observation, chosen: tuple[str, ...]) -> NDArray[np.float32]:
+    return np.array([observation[c] for c in chosen], dtype=np.float32)

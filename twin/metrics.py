@@ -1,0 +1,98 @@
+"""KPIs as functions of a run's tables: tables in, one tidy table (`kpis`) out.
+
+late_ratio            (late + dropped) / arrived requests
+slo_violation_min     minutes of the steps in which (late + dropped) / arrived exceeds 1 - slo_target
+latency_p95_s         95th percentile over steps of the step's own p95 response time, weighted by arrivals
+utilisation_ratio     busy / ready replica-seconds
+replica_h             ready replica-hours
+dropped_requests      requests given up
+scale_events          decisions that changed the wished number of replicas
+limited_ratio         share of decisions that a limit changed
+handover_ratio        share of decisions that a rule took in place of the policy
+cost_usd, node_h      price and hours of billed nodes
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+
+from twin.trace import tables
+from twin.types import Cluster, Service
+
+HANDOVER = "rule decides"  # what the reason of a decision says when a rule stands in for the policy
+
+
+def kpis(
+    cluster: Cluster,
+    service_steps: pl.DataFrame,
+    pool_steps: pl.DataFrame,
+    decisions: pl.DataFrame,
+    *,
+    since_s: float = 0.0,
+) -> pl.DataFrame:
+    """The `kpis` table of what happened after `since_s`; a KPI without data is null (unscored), not zero."""
+    steps = service_steps.filter(pl.col("time_s") > since_s)
+    pools = pool_steps.filter(pl.col("time_s") > since_s)
+    made = decisions.filter(pl.col("time_s") >= since_s)
+    rows = [
+        ("cost_usd", "cluster", _sum(pools, "cost_usd"), "USD", "lower"),
+        ("node_h", "cluster", _scaled(_sum(pools, "node_s"), 1 / 3600), "h", "lower"),
+    ]
+    for service in cluster.services:
+        rows += _service_kpis(service, steps.filter(service=service.name), made.filter(target=service.name))
+    frame = pl.DataFrame(
+        rows, schema=["kpi", "entity", "value", "unit", "better"], orient="row", infer_schema_length=None
+    )
+    return tables.conform(frame, "kpis", "metrics")
+
+
+def _service_kpis(service: Service, steps: pl.DataFrame, made: pl.DataFrame) -> list[tuple]:
+    arrived = _sum(steps, "arrived_requests")
+    bad = steps["late_requests"] + steps["dropped_requests"]
+    share = bad / steps["arrived_requests"]
+    step_s = float(steps["time_s"][1] - steps["time_s"][0]) if steps.height > 1 else 60.0
+    violated = float((share > 1.0 - service.slo_target).sum()) * step_s / 60.0 if steps.height else None
+    name = service.name
+    return [
+        ("late_ratio", name, float(bad.sum()) / arrived if arrived else None, "ratio", "lower"),
+        ("slo_violation_min", name, violated, "min", "lower"),
+        ("latency_p95_s", name, _weighted_percentile(steps, 0.95), "s", "lower"),
+        (
+            "utilisation_ratio",
+            name,
+            _ratio(_sum(steps, "busy_replica_s"), _sum(steps, "ready_replica_s")),
+            "ratio",
+            "higher",
+        ),
+        ("replica_h", name, _scaled(_sum(steps, "ready_replica_s"), 1 / 3600), "h", "lower"),
+        ("dropped_requests", name, _sum(steps, "dropped_requests"), "request", "lower"),
+        ("scale_events", name, float((made["applied"] != made["current"]).sum()), "count", "lower"),
+        ("limited_ratio", name, _share(made["limited_by"] != ""), "ratio", "lower"),
+        ("handover_ratio", name, _share(made["reason"].str.contains(HANDOVER, literal=True)), "ratio", "lower"),
+    ]
+
+
+def _sum(frame: pl.DataFrame, column: str) -> float | None:
+    return float(frame[column].sum()) if frame.height else None
+
+
+def _scaled(value: float | None, factor: float) -> float | None:
+    return None if value is None else value * factor
+
+
+def _ratio(part: float | None, whole: float | None) -> float | None:
+    return part / whole if part is not None and whole else None
+
+
+def _share(flags: pl.Series) -> float:
+    # no decision is no handover and no limit: a do-nothing controller was never in anyone's way
+    return float(flags.sum()) / len(flags) if len(flags) else 0.0
+
+
+def _weighted_percentile(steps: pl.DataFrame, level: float) -> float | None:
+    ordered = steps.sort("latency_p95_s")
+    weights = np.cumsum(ordered["arrived_requests"].to_numpy())
+    if not len(weights) or weights[-1] <= 0:
+        return None
+    return float(ordered["latency_p95_s"][int(np.searchsorted(weights, level * weights[-1]))])
