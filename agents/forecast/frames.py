@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -101,3 +102,17 @@ def first(frame: pl.DataFrame, share: float) -> pl.DataFrame:
 def windows(values: NDArray[np.float64], origins: NDArray[np.int64], context: int) -> NDArray[np.float64]:
     """The `context` steps that end right before each origin: [origins, context]."""
     return values[origins[:, None] + np.arange(-context, 0)]
+
+
+def normalise(windows: Any) -> tuple[Any, Any, Any]:  # noqa: ANN401 - numpy and JAX arrays alike
+    """Windows [..., context] as (shape, last, scale): windows = last + scale x shape.
+
+    `last` is the last value, `scale` the standard deviation in the window, at least 0.1 % of the last value:
+    a window that never moved says nothing about how far it may move.
+    """
+    last = windows[..., -1:]
+    moved = windows - last
+    spread = ((moved - moved.mean(-1, keepdims=True)) ** 2).mean(-1, keepdims=True) ** 0.5
+    least = 1e-3 * abs(last) + 1e-12
+    scale = spread + (least - spread) * (spread < least)
+    return moved / scale, last, scale

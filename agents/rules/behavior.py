@@ -120,9 +120,7 @@ def settle(
     return stable
 
 
-def stabilise(
-    proposal: Proposal, current: int, time_s: float, recommendations: Timed, behavior: Behavior
-) -> Proposal:
+def stabilise(proposal: Proposal, current: int, time_s: float, recommendations: Timed, behavior: Behavior) -> Proposal:
     """The proposal held between the lowest recommendation of the up-window and the highest of the down-window."""
     lowest = highest = proposal.value
     for at_s, value in recommendations:
@@ -133,8 +131,11 @@ def stabilise(
     value = min(max(current, lowest), highest)
     if value == proposal.value:
         return proposal
-    which, rules = ("highest", behavior.down) if value > proposal.value else ("lowest", behavior.up)
+    which, extreme, rules = (
+        ("highest", highest, behavior.down) if value > proposal.value else ("lowest", lowest, behavior.up)
+    )
     window = f"{which} recommendation of the last {rules.stabilisation_s:g} s"
+    window += "" if value == extreme else f" is {extreme}"
     return Proposal(value, f"{proposal.reason}; held at {value}: {window}")
 
 

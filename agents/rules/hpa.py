@@ -108,30 +108,26 @@ class Hpa:
         if not least <= current <= most:
             bound = min(max(current, least), most)
             return Proposal(bound, f"{bound}: {current} is outside of {least} to {most}")
-        proposal = self._propose(service, current, observation)
+        proposals = self._proposals(service, current, observation)
+        proposal = combine(current, self.metrics, proposals)
         if proposal is None:
-            return Proposal(current, f"held at {current}: {self._missing(service, observation)}")
+            return Proposal(current, f"held at {current}: {self._unknown(proposals)}")
         time_s = observation.time_s
-        settled = settle(
-            proposal, current, time_s, past.recommendations, past.changes, self.behavior, self.bounds
-        )
+        settled = settle(proposal, current, time_s, past.recommendations, past.changes, self.behavior, self.bounds)
         past.recommendations.append((time_s, proposal.value))
         return settled
 
-    def _propose(self, service: str, current: int, observation: Observation) -> Proposal | None:
-        pods = _pods(service, observation)
-        tolerance = self.behavior.tolerance
-        proposals = [
+    def _proposals(self, service: str, current: int, observation: Observation) -> list[Proposal | None]:
+        pods, tolerance = _pods(service, observation), self.behavior.tolerance
+        return [
             propose(metric, observation[f"{service}.{metric.column}"], current, pods, tolerance)
             for metric in self.metrics
         ]
-        return combine(current, self.metrics, proposals)
 
-    def _missing(self, service: str, observation: Observation) -> str:
-        columns = [m.column for m in self.metrics if observation[f"{service}.{m.column}"] != observation[f"{service}.{m.column}"]]
-        if len(columns) == len(self.metrics) or not columns:
-            return "no valid metric"
-        return f"metric missing: not shrinking ({', '.join(columns)})"
+    def _unknown(self, proposals: Sequence[Proposal | None]) -> str:
+        columns = [m.column for m, proposal in zip(self.metrics, proposals, strict=True) if proposal is None]
+        what = "no valid metric" if len(columns) == len(proposals) else "metric missing: not shrinking"
+        return f"{what} ({', '.join(columns)} unknown)"
 
 
 def _pods(service: str, observation: Observation) -> Pods:

@@ -152,6 +152,11 @@ class Ledger:
             self.count, self.head = record.seq, record.hash
         return record
 
+    @property
+    def closed(self) -> bool:
+        """Whether nothing can be appended any more."""
+        return self._descriptor < 0
+
     def close(self) -> None:
         """Release the file; a second call does nothing."""
         if self._descriptor >= 0:

@@ -9,22 +9,31 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 from twin.bridge.http_plant import TelemetryLost
 from twin.bridge.ledger import Ledger
-from twin.errors import BridgeError, UsageError, WorkbenchError
+from twin.errors import UsageError, WorkbenchError
 from twin.loop import wanted
-from twin.types import Action, Observation, Outcome, Plant
+from twin.types import Action, ActionKind, Observation, Outcome, Plant
 
 Mode = Literal["dry-run", "shadow", "live"]
 MODES: tuple[str, ...] = get_args(Mode)
 HOUR_S = 3600.0
 
+_UNKNOWN = -1  # no plant wishes for so many replicas or nodes
+_T = TypeVar("_T")
+
 
 def never() -> bool:
     """False: nobody paused or stopped anything."""
     return False
+
+
+def known_value(observation: Observation, kind: ActionKind, target: str) -> int | None:
+    """The value that the plant wishes for now, or None when it cannot say; raises UsageError for an unknown target."""
+    value = wanted(observation, Action(kind, target, _UNKNOWN))
+    return None if value == _UNKNOWN else value
 
 
 class Actuator:
@@ -62,6 +71,7 @@ class Actuator:
         if max_changes_per_hour is not None and max_changes_per_hour < 0:
             raise UsageError(f"max_changes_per_hour={max_changes_per_hour} must be 0 or more, or null for no cap")
         self.mode = mode
+        self.asked = 0  # actions so far, whatever came of them
         self._observe, self._advance, self._time_s = plant.observe, plant.advance, lambda: plant.time_s
         self._touch = plant.apply if mode == "live" else None
         self._ledger = ledger
@@ -75,16 +85,12 @@ class Actuator:
 
     @property
     def time_s(self) -> float:
-        """Seconds since the plant's epoch."""
-        return self._time_s()
+        """Seconds since the plant's epoch; a loss is passed on as TelemetryLost."""
+        return self._noting_loss(self._time_s)
 
     def observe(self) -> Observation:
         """What the plant shows; a loss is written down and passed on as TelemetryLost."""
-        try:
-            observation = self._observe()
-        except TelemetryLost as error:
-            self._ledger.append("observation-lost", {"reason": str(error)})
-            raise
+        observation = self._noting_loss(self._observe)
         if self._seen is None or observation.digest() != self._seen.digest():
             self._done = {}
         self._seen = observation
@@ -92,23 +98,20 @@ class Actuator:
 
     def advance(self, seconds: float) -> None:
         """Let the plant's time pass; a lost clock is written down and passed on as TelemetryLost."""
-        try:
-            self._advance(seconds)
-        except TelemetryLost as error:
-            self._ledger.append("observation-lost", {"reason": str(error)})
-            raise
+        self._noting_loss(lambda: self._advance(seconds))
 
     def apply(self, actions: Sequence[Action]) -> list[Outcome]:
         """One outcome per action, in order, each intended in the ledger before it is tried.
 
         Outside "live": status "dry-run" and the value wished for now. In "live": what the plant said; "rejected"
-        while paused, after a stop, and beyond the cap; "failed" when the plant did not answer, in which case it
-        may or may not have acted, and the next observation tells.
+        while paused, after a stop, and beyond the cap; "failed" when the plant did not answer as it must, in which
+        case it may or may not have acted, and the next observation tells.
 
         Raises:
-            BridgeError: the plant broke its contract (another number of outcomes).
+            UsageError: the plant does not observe the action's target.
             LedgerError: an intent or outcome could not be written; without the intent nothing was touched.
         """
+        self.asked += len(actions)
         keys = [self._key(action) for action in actions]
         new = {key: action for key, action in zip(keys, actions, strict=True) if key not in self._done}
         for key, action in new.items():
@@ -116,9 +119,18 @@ class Actuator:
         self._done |= self._carry_out(new)
         return [self._done[key] for key in keys]
 
+    def _noting_loss(self, ask: Callable[[], _T]) -> _T:
+        try:
+            return ask()
+        except TelemetryLost as error:
+            self._ledger.append("observation-lost", {"reason": str(error)})
+            raise
+
     def _carry_out(self, new: dict[str, Action]) -> dict[str, Outcome]:
         if self._touch is None:
-            said = {key: Outcome("dry-run", self._wanted(action), f"{self.mode}: not sent") for key, action in new.items()}
+            said = {
+                key: Outcome("dry-run", self._wanted(action), f"{self.mode}: not sent") for key, action in new.items()
+            }
         else:
             said = self._refuse(new)
             said |= self._act(self._touch, {key: action for key, action in new.items() if key not in said})
@@ -143,16 +155,25 @@ class Actuator:
             return {}
         try:
             outcomes = touch(list(todo.values()))
-            if len(outcomes) != len(todo):
-                raise BridgeError(f"the plant gave {len(outcomes)} outcomes for {len(todo)} actions; it must give one each")
         except WorkbenchError as error:
-            return {key: Outcome("failed", self._wanted(action), str(error)) for key, action in todo.items()}
+            return self._all_failed(todo, str(error))
+        except Exception as error:  # a defect of the plant: it goes on up, but not without its outcome
+            for key, outcome in self._all_failed(todo, repr(error)).items():
+                self._ledger.append("outcome", _outcome_body(key, outcome))
+            raise
+        if len(outcomes) != len(todo):
+            return self._all_failed(todo, f"the plant gave {len(outcomes)} outcomes for {len(todo)} actions")
         return dict(zip(todo, outcomes, strict=True))
+
+    def _all_failed(self, todo: dict[str, Action], message: str) -> dict[str, Outcome]:
+        return {key: Outcome("failed", self._wanted(action), message) for key, action in todo.items()}
 
     def _hold_reason(self) -> str:
         """Why nothing may be touched now ("" = go on); each change of it is a note in the ledger."""
         self._ended = self._ended or self._stopped()
-        reason = "stopped: this session acts no more" if self._ended else "paused: nothing is touched" if self._paused() else ""
+        reason = "paused: nothing is touched" if self._paused() else ""
+        if self._ended:
+            reason = "stopped: this session acts no more"
         if reason != self._held:
             self._ledger.append("note", {"event": "hold", "reason": reason or "resumed"})
             self._held = reason
@@ -178,10 +199,7 @@ class Actuator:
 
     def _is_change(self, action: Action) -> bool:
         """Whether the action asks for another value than the plant has; True when that is unknown."""
-        if self._seen is None:
-            return True
-        blank = -1  # what `wanted` gives back when the plant cannot say
-        return wanted(self._seen, Action(action.kind, action.target, blank)) != action.value
+        return self._seen is None or known_value(self._seen, action.kind, action.target) != action.value
 
     def _key(self, action: Action) -> str:
         seen = self._seen.digest() if self._seen else ""
@@ -197,11 +215,11 @@ class Actuator:
             "kind": action.kind,
             "target": action.target,
             "current": self._wanted(action),
-            "value": action.value,
+            "value": int(action.value),
             "reason": action.reason,
-            "confidence": action.confidence,
+            "confidence": float(action.confidence),
         }
 
 
 def _outcome_body(key: str, outcome: Outcome) -> dict[str, object]:
-    return {"key": key, "status": outcome.status, "value": outcome.value, "message": outcome.message}
+    return {"key": key, "status": outcome.status, "value": int(outcome.value), "message": outcome.message}

@@ -27,6 +27,8 @@ from twin.types import Action, Cluster, Limits, Observation, Record
 
 TARGETS = np.linspace(0.60, 0.96, 10, dtype=np.float32)
 
+TOLERANCE = 0.05
+
 _HOUR_S = 3600.0
 _BOUND = 10.0
 
@@ -54,9 +56,13 @@ def features(values: NDArray[np.float32], factors: NDArray[np.float32]) -> NDArr
     return np.clip(values * factors, -_BOUND, _BOUND)
 
 
-def replicas_for(demand_rps: float, quarter_rps: float, target: float, replica_rps: float) -> float:
-    """Replicas (not yet whole) that serve the larger of the last minute's and quarter hour's demand at `target`."""
-    return max(demand_rps, quarter_rps) / (replica_rps * target)
+def replicas_for(demand_rps: float, quarter_rps: float, wanted: float, target: float, replica_rps: float) -> float:
+    """Replicas (not yet whole) that serve the larger of the last minute's and quarter hour's demand at `target`.
+
+    The wanted ones stay while they would run within TOLERANCE of the target, as the HPA's do: no chasing of noise.
+    """
+    wish = max(demand_rps, quarter_rps) / (replica_rps * target)
+    return wanted if abs(wish / wanted - 1.0) <= TOLERANCE else wish
 
 
 class ScaleEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
@@ -129,6 +135,7 @@ class ScaleEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
         wish = replicas_for(
             self._seen[f"{name}.demand_rps"],
             self._seen[f"{name}.demand_15m_rps"],
+            max(before, 1),
             float(TARGETS[int(action)]),
             self._service.replica_rps,
         )
