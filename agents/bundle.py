@@ -395,9 +395,10 @@ def _read(path: Path, max_bytes: int | None = None) -> bytes:
     """The bytes of a regular file, at most one more than `max_bytes`; raises BundleError for anything else."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise BundleError(f"{path} is not a regular file; {_AGAIN}")
         with os.fdopen(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise BundleError(f"{path} is not a regular file; {_AGAIN}")
             return file.read(-1 if max_bytes is None else max_bytes + 1)
     except FileNotFoundError:
         raise BundleError(f"{path} is missing; {_AGAIN}") from None
@@ -424,7 +425,14 @@ def _write_new(path: Path, data: bytes, mode: int) -> None:
 
 def _npz(parity: Parity) -> bytes:
     buffer = BytesIO()
-    np.savez(buffer, **{name: np.asarray(array, np.float32) for name, array in asdict(parity).items()})
+    np.savez(
+        buffer,
+        allow_pickle=False,
+        windows=np.asarray(parity.windows, np.float32),
+        replicas=np.asarray(parity.replicas, np.float32),
+        confidence=np.asarray(parity.confidence, np.float32),
+        signals=np.asarray(parity.signals, np.float32),
+    )
     return buffer.getvalue()
 
 

@@ -79,7 +79,7 @@ class GraphPolicy:
     def __init__(self, spec: PolicySpec, infer: Infer) -> None:
         """Run `infer` as `spec` says."""
         self.spec = spec
-        self._infer = infer
+        self.infer = infer
         self._window: deque[NDArray[np.float32]] = deque(maxlen=spec.steps)
         self._positions: tuple[tuple[str, ...], NDArray[np.intp]] | None = None
 
@@ -105,7 +105,7 @@ class GraphPolicy:
         window = np.stack(self._window)
         if not np.isfinite(window).all():
             return []
-        return self.actions(self._infer(window))
+        return self.actions(self.infer(window))
 
     def actions(self, said: Inference) -> list[Action]:
         """The graph's answer as actions; raises PolicyError when it is not finite."""

@@ -79,7 +79,9 @@ def _lines(runs: list[ShownRun]) -> pl.DataFrame:
     rows, seen = [], set()
     for run in runs:
         for service in _steps(run)["service"].unique().sort():
-            rows.append((len(rows), run.label, run.scenario, run.controller, service, (run.scenario, service) not in seen))
+            rows.append(
+                (len(rows), run.label, run.scenario, run.controller, service, (run.scenario, service) not in seen)
+            )
             seen.add((run.scenario, service))
     columns = ["series", "run", "scenario", "controller", "service", "leads"]
     return pl.DataFrame(rows, schema=columns, orient="row")

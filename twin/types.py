@@ -7,10 +7,10 @@ trace (`time_s`); the wall clock exists only in `twin.bridge`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from twin.errors import UsageError
 ActionKind = Literal["replicas", "nodes"]
 OutcomeStatus = Literal["applied", "rejected", "failed", "dry-run"]
 EventKind = Literal["node_failure", "telemetry_loss"]
+_Named = TypeVar("_Named")
 
 
 # ---------------------------------------------------------------- the cluster that is mirrored
@@ -123,6 +124,25 @@ class Cluster:
             if service.name == name:
                 return service
         raise UsageError(f"cluster {self.name!r} has no service {name!r}; it has {[s.name for s in self.services]}")
+
+
+def cluster(name: str, pools: Mapping[str, Mapping[str, Any]], services: Mapping[str, Mapping[str, Any]]) -> Cluster:
+    """A cluster from plain mappings of names to fields, as configuration files hold them.
+
+    A delay is given as `{median_s, sigma}`. Raises UsageError for an unknown or missing field.
+    """
+    return Cluster(
+        name,
+        tuple(_record(Pool, pool, fields) for pool, fields in pools.items()),
+        tuple(_record(Service, service, fields) for service, fields in services.items()),
+    )
+
+
+def _record(kind: type[_Named], name: str, fields: Mapping[str, Any]) -> _Named:
+    try:
+        return kind(name=name, **{k: Delay(**v) if isinstance(v, Mapping) else v for k, v in fields.items()})
+    except TypeError as error:
+        raise UsageError(f"{kind.__name__.lower()} {name!r}: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from agents.forecast.base import DECILE_NAMES, DECILES, Floats, Forecaster, Progress
+from agents.forecast.base import DECILE_NAMES, DECILES, Floats, Forecaster, Progress, part
 from agents.forecast.frames import Series, first, panel, steps_in, windows
 from twin.errors import UsageError
 from twin.trace import tables
@@ -71,7 +71,7 @@ def backtest(
     rows: list[pl.DataFrame] = []
     failures: list[Failure] = []
     for k, forecaster in enumerate(forecasters):
-        told = _part(progress, k, len(forecasters), forecaster.name)
+        told = part(progress, k / len(forecasters), (k + 1) / len(forecasters), f"{forecaster.name}: ")
         for fitted, plan in _fitted(forecaster, train, plans, seed, told):
             said = _forecast(fitted, plan, h)
             if isinstance(said, Exception):
@@ -94,7 +94,7 @@ def _plan(series: Series, h: int, every: int, fit_share: float) -> _Plan:
     origins = np.arange(steps_in(n, fit_share), n - h + 1, every)
     if not len(origins) or origins[0] == 0:
         raise UsageError(
-            f"series {series.unique_id!r}: {n} steps leave no origin {h} steps before the end after fit_share={fit_share}"
+            f"series {series.unique_id!r}: {n} steps leave no origin with {h} to come after fit_share={fit_share}"
         )
     return _Plan(series, origins)
 
@@ -154,12 +154,6 @@ def _rows(name: str, plan: _Plan, said: Floats) -> pl.DataFrame:
     )
 
 
-def _part(progress: Progress | None, k: int, of: int, name: str) -> Progress | None:
-    if progress is None:
-        return None
-    return lambda share, note: progress((k + share) / of, f"{name}: {note}")
-
-
 # ---------------------------------------------------------------- scores
 
 
@@ -201,7 +195,10 @@ def _losses() -> list[pl.Expr]:
     return [
         (y - pl.col("q50")).abs().alias("error"),
         (2.0 * pl.sum_horizontal(pinball) / len(pinball)).alias("crps"),
-        pl.when(pl.col("q10").is_nan()).then(None).otherwise(y.is_between(pl.col("q10"), pl.col("q90"))).alias("within"),
+        pl.when(pl.col("q10").is_nan())
+        .then(None)
+        .otherwise(y.is_between(pl.col("q10"), pl.col("q90")))
+        .alias("within"),
     ]
 
 
@@ -224,7 +221,7 @@ def _references(rows: pl.DataFrame, series: Series, season: int) -> list[pl.Seri
 def _summary(judged: pl.DataFrame) -> pl.DataFrame:
     mae, size = pl.col("error").mean(), pl.col("y").abs().mean()
     best = pl.min_horizontal(*(pl.col(f"naive_{n}").mean().fill_nan(None) for n in ("last", "day", "week", "mean")))
-    summary = judged.group_by("forecaster", "unique_id", "horizon", maintain_order=True).agg(
+    return judged.group_by("forecaster", "unique_id", "horizon", maintain_order=True).agg(
         pl.col("cutoff_s").n_unique().alias("origins"),
         (100.0 * (1.0 - mae / size)).alias("accuracy_percent"),
         (mae / size).alias("wape"),
@@ -233,4 +230,3 @@ def _summary(judged: pl.DataFrame) -> pl.DataFrame:
         pl.col("within").mean().fill_null(np.nan).alias("coverage_80"),
         (1.0 - mae / best).alias("skill"),
     )
-    return summary

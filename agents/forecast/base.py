@@ -15,6 +15,7 @@ Floats = NDArray[np.float64]
 Progress = Callable[[float, str], None]  # share done (0-1), one short sentence
 
 DECILES: Floats = np.arange(1, 10) / 10.0
+MEDIAN = len(DECILES) // 2
 DECILE_NAMES = tuple(f"q{10 * k}" for k in range(1, 10))
 
 
@@ -80,3 +81,10 @@ def check_histories(histories: Floats, context: int, ids: Sequence[str], name: s
     unknown = ~np.isfinite(histories).all(axis=1)
     if unknown.any():
         raise UsageError(f"{name}: the history of {ids[int(unknown.argmax())]!r} holds unknown values; fill it first")
+
+
+def part(progress: Progress | None, start: float, end: float, prefix: str = "") -> Progress | None:
+    """A progress callback for the part of the work that lies between `start` and `end` (0-1) of the whole."""
+    if progress is None:
+        return None
+    return lambda share, note: progress(start + (end - start) * share, prefix + note)

@@ -1,44 +1,49 @@
-"""The same correction for every forecaster: move each decile to where it would have been right lately.
+"""The same correction for every forecaster: stretch its bands by the factor that would have made them right lately.
 
-Split conformal quantiles: the model is fitted without the last part of its training data, its errors there are
-measured at rolling origins, and each decile, at each number of steps ahead, is moved by the same decile of its
-own errors. Errors at neighbouring origins depend on each other and the future may differ from the past, so the
-usual finite-sample guarantee does not hold here: coverage is measured, never assumed.
+Split conformal: the model is fitted without the last part of its training data and forecasts that part from
+rolling origins. An error divided by the half-width of the band it should have stayed in is its score; the 80 %
+quantile of the scores is the factor that gives the 80 % band 80 % coverage there, and so on for each band.
 
-Source: Romano, Patterson and Candes (2019), Conformalized quantile regression, NeurIPS, for one side at a time.
+The last part holds only a few dozen errors that do not overlap, so a factor is itself uncertain: it is raised to
+the power `trust`. One half was chosen on the first 75 % of the embedded traces: there, coverage came nearer to 80 %
+than without correction (0) and than with plain split conformal (1). The usual finite-sample guarantee does not
+hold for dependent errors: coverage is measured, never assumed.
+
+Source: Lei, G'Sell, Rinaldo, Tibshirani and Wasserman (2018), Distribution-free predictive inference for
+regression, JASA 113: locally weighted split conformal, with the model's own half-width as the weight.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import polars as pl
 
-from agents.forecast.base import DECILES, Floats, Forecaster, Progress, check_histories, fitted_to
-from agents.forecast.frames import Series, first, normalise, panel, steps_in, windows
-from twin.errors import UsageError
+from agents.forecast.base import DECILES, MEDIAN, Floats, Forecaster, Progress, fitted_to, part
+from agents.forecast.frames import Series, first, panel, steps_in, windows
 
 _LEAST_ORIGINS = 20
+_LEAST_WIDTH = 1e-9  # of the median: keeps a band of no width from dividing by zero
+_FACTORS = (0.2, 5.0)  # no correction goes further than this
 
 
 @dataclass(frozen=True, slots=True)
 class Conformal:
-    """A forecaster with corrected deciles.
+    """A forecaster with corrected bands; its median stays as it is.
 
-    The moves are in units of the spread of the last `scale_steps` (`frames.normalise`), so that a series which
-    doubles doubles its bands. The base is fitted twice: without the last `share` to measure its errors, then on
-    everything. The median moves like any other decile.
+    The base is fitted twice: without the last `share` to measure its errors at an origin every `every` steps,
+    then on everything. `stretch` holds, per series, the factor by which each decile moves away from the median.
     """
 
     base: Forecaster
     horizon: int = 12
     share: float = 0.1
     every: int = 3
-    scale_steps: int = 288
-    moves: Mapping[str, Floats] = field(default_factory=dict, repr=False, compare=False)
+    trust: float = 0.5
+    stretch: Mapping[str, Floats] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def name(self) -> str:
@@ -47,8 +52,8 @@ class Conformal:
 
     @property
     def context(self) -> int:
-        """What the base and the spread need."""
-        return max(self.base.context, self.scale_steps)
+        """That of the base."""
+        return self.base.context
 
     @property
     def pooled(self) -> bool:
@@ -57,36 +62,48 @@ class Conformal:
 
     def fit(self, frame: pl.DataFrame, seed: int, progress: Progress | None = None) -> Self:
         """Measure the errors, then fit on everything; a series too short to measure can then not be forecast."""
-        early = self.base.fit(first(frame, 1.0 - self.share), seed, _part(progress, 0.0, 0.5))
-        moves = {s.unique_id: found for s in panel(frame) if (found := self._measure(early, s)) is not None}
-        return replace(self, base=self.base.fit(frame, seed, _part(progress, 0.5, 1.0)), moves=moves)
+        early = self.base.fit(first(frame, 1.0 - self.share), seed, part(progress, 0.0, 0.5))
+        stretch = {s.unique_id: found for s in panel(frame) if (found := self._measure(early, s)) is not None}
+        return replace(self, base=self.base.fit(frame, seed, part(progress, 0.5, 1.0)), stretch=stretch)
 
     def forecast(self, histories: Floats, h: int, ids: Sequence[str]) -> Floats:
-        """Deciles [batch, h, 9]; raises UsageError beyond `horizon` or when a series was too short to measure."""
-        check_histories(histories, self.context, ids, self.name)
-        if h > self.horizon:
-            raise UsageError(f"{self.name}: corrected for {self.horizon} steps ahead, asked for {h}")
-        moves = np.stack([fitted_to(self.moves, i, f"{self.name} (conformal)")[:h] for i in ids])
-        said = self.base.forecast(histories[:, -self.base.context :], h, ids)
-        return np.sort(said + moves * self._scale(histories), axis=-1)
-
-    def _scale(self, histories: Floats) -> Floats:
-        return normalise(histories[:, -self.scale_steps :])[2][:, :, None]
+        """Deciles [batch, h, 9]; raises UsageError as the base, or when a series was too short to measure."""
+        factors = [fitted_to(self.stretch, i, f"{self.name}, conformal") for i in ids]
+        said = self.base.forecast(histories, h, ids)
+        return stretched(said, np.stack(factors)[:, None, :]) if factors else said
 
     def _measure(self, fitted: Forecaster, series: Series) -> Floats | None:
-        """The moves [horizon, 9] of one series, or None when it has too few origins to tell."""
+        """The factors [9] of one series, or None when it has too few origins to tell."""
         values = series.values
-        start = max(steps_in(len(values), 1.0 - self.share), self.context)
+        start = max(steps_in(len(values), 1.0 - self.share), fitted.context)
         origins = np.arange(start, len(values) - self.horizon + 1, self.every)
         if len(origins) < _LEAST_ORIGINS:
             return None
-        histories = windows(values, origins, self.context)
-        said = fitted.forecast(histories[:, -fitted.context :], self.horizon, [series.unique_id] * len(origins))
-        errors = (windows(values, origins + self.horizon, self.horizon)[:, :, None] - said) / self._scale(histories)
-        return np.stack([np.quantile(errors[:, :, k], q, axis=0) for k, q in enumerate(DECILES)], axis=-1)
+        ids = [series.unique_id] * len(origins)
+        said = fitted.forecast(windows(values, origins, fitted.context), self.horizon, ids)
+        return factors_of(said, windows(values, origins + self.horizon, self.horizon)) ** self.trust
 
 
-def _part(progress: Progress | None, start: float, end: float) -> Progress | None:
-    if progress is None:
-        return None
-    return lambda share, note: progress(start + (end - start) * share, note)
+def factors_of(said: Floats, truth: Floats) -> Floats:
+    """The factors [9] that would have given the bands of `said` [..., 9] their coverage of `truth` [...]."""
+    median = said[..., MEDIAN]
+    least = _LEAST_WIDTH * np.abs(median) + np.finfo(np.float64).tiny
+    factors = np.ones(len(DECILES))
+    for low in range(MEDIAN):
+        high = len(DECILES) - 1 - low
+        half = np.where(truth > median, said[..., high] - median, median - said[..., low])
+        scores = np.abs(truth - median) / np.maximum(half, least)
+        factors[[low, high]] = np.clip(np.quantile(scores, DECILES[high] - DECILES[low]), *_FACTORS)
+    return factors
+
+
+def stretched(said: Any, factors: Any) -> Any:  # noqa: ANN401 - numpy and JAX arrays alike
+    """Deciles [..., 9] moved away from their median by `factors` [..., 9]; no band leaves a wider one."""
+    xp = said.__array_namespace__()
+    median = said[..., MEDIAN]
+    moved = median[..., None] + factors * (said - median[..., None])
+    above, below = [median], [median]
+    for k in range(1, MEDIAN + 1):
+        above.append(xp.maximum(above[-1], moved[..., MEDIAN + k]))
+        below.append(xp.minimum(below[-1], moved[..., MEDIAN - k]))
+    return xp.stack([*below[:0:-1], *above], axis=-1)

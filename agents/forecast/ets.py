@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 import polars as pl
@@ -31,7 +31,10 @@ class AutoETS:
     name: str = "auto_ets"
     models: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
-    pooled: ClassVar[bool] = False
+    @property
+    def pooled(self) -> bool:
+        """One model for each series."""
+        return False
 
     def fit(self, frame: pl.DataFrame, seed: int, progress: Progress | None = None) -> Self:  # noqa: ARG002
         """Choose and fit one model per series."""

@@ -1,4 +1,4 @@
-"""Long frames of series (`unique_id`, `ds`, `y`), as forecasting libraries take them, and arrays as models want them."""
+"""Series as long frames (`unique_id`, `ds`, `y`), as forecasting libraries take them, and as arrays for models."""
 
 from __future__ import annotations
 

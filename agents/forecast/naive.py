@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Self
+from typing import Self
 
 import numpy as np
 import polars as pl
@@ -26,12 +26,15 @@ class Naive:
     name: str = "naive"
     errors: Mapping[str, Floats] = field(default_factory=dict, repr=False, compare=False)
 
-    pooled: ClassVar[bool] = False
-
     @property
     def context(self) -> int:
         """One season."""
         return self.season
+
+    @property
+    def pooled(self) -> bool:
+        """One model for each series."""
+        return False
 
     def fit(self, frame: pl.DataFrame, seed: int, progress: Progress | None = None) -> Self:  # noqa: ARG002
         """Keep the errors of each series; raises UsageError for one that is not longer than two seasons."""
@@ -56,7 +59,9 @@ class Naive:
     def _spread(self, unique_id: str, lags: np.ndarray) -> Floats:
         past = fitted_to(self.errors, unique_id, self.name)
         if lags[-1] >= len(past):
-            raise UsageError(f"{self.name}: {unique_id!r} was fitted on {len(past)} steps, too few for {lags[-1]} ahead")
+            raise UsageError(
+                f"{self.name}: {unique_id!r} was fitted on {len(past)} steps, too few for {lags[-1]} ahead"
+            )
         by_lag = {lag: _deciles_of_errors(past, lag) for lag in np.unique(lags)}
         return np.stack([by_lag[lag] for lag in lags])
 

@@ -16,21 +16,20 @@ import optax
 from flax import nnx
 from numpy.typing import NDArray
 
-from agents.forecast.base import DECILES
+from agents.forecast.base import DECILES, MEDIAN
 from agents.forecast.frames import normalise
 
 Weights = Mapping[str, NDArray[np.float32]]  # by path, "enter.kernel"
 Shape = tuple[int, int, int]  # context, horizon, width
 
-# pooled views of the window, (steps back, steps per mean): 2 h in full, 6 h in quarters, the day in hours at a 300 s step
+# pooled views of the window, (steps back, steps per mean); at a 300 s step: 2 h in full, 6 h in quarters, 24 h in hours
 _RATES = ((24, 1), (72, 3), (288, 12))
-_LEVELS = len(DECILES) // 2
 
 
 class Network(nnx.Module):
     """A linear skip from the whole window, plus one residual block over pooled views of it.
 
-    Window and answer are in units of `frames.normalise`; the skip starts at zero, so an untrained network says "as now".
+    Window and answer are in units of `frames.normalise`; the skip starts at zero: untrained, it says "as now".
     """
 
     def __init__(self, shape: Shape, *, rngs: nnx.Rngs) -> None:
@@ -51,9 +50,9 @@ class Network(nnx.Module):
         gaps = nnx.softplus(raw[:, :, 1:] - 2.0)
         above, below = [median], [median]
         # added one by one: rounding cannot make a sum of such steps fall
-        for k in range(_LEVELS):
+        for k in range(MEDIAN):
             above.append(above[-1] + gaps[:, :, k])
-            below.append(below[-1] - gaps[:, :, _LEVELS + k])
+            below.append(below[-1] - gaps[:, :, MEDIAN + k])
         return jnp.stack([*below[:0:-1], *above], axis=-1)
 
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Self
 
 import numpy as np
 import polars as pl
@@ -41,12 +41,15 @@ class QuantileNet:
     name: str = "quantile_net"
     weights: Mapping[str, NDArray[np.float32]] | None = field(default=None, repr=False, compare=False)
 
-    pooled: ClassVar[bool] = True
-
     @property
     def shape(self) -> tuple[int, int, int]:
         """Context, horizon and width: what the weights' shapes follow from."""
         return self.context, self.horizon, self.width
+
+    @property
+    def pooled(self) -> bool:
+        """One model for all series."""
+        return True
 
     def fit(self, frame: pl.DataFrame, seed: int, progress: Progress | None = None) -> Self:
         """A trained network; a series too short for one window and its held-out part lends no windows.
@@ -69,7 +72,9 @@ class QuantileNet:
         windows, last, scale = normalise(histories)
         padded = np.zeros((-(-len(windows) // _ROWS) * _ROWS, self.context), np.float32)
         padded[: len(windows)] = windows
-        said = [network.predict(self.shape, self.weights, jnp.asarray(rows)) for rows in np.split(padded, _blocks(padded))]
+        said = [
+            network.predict(self.shape, self.weights, jnp.asarray(rows)) for rows in np.split(padded, _blocks(padded))
+        ]
         deciles = np.concatenate([np.empty((0, self.horizon, len(DECILES))), *said])[: len(windows), :h]
         return last[:, :, None] + scale[:, :, None] * deciles
 
@@ -79,7 +84,7 @@ class QuantileNet:
             raise UsageError(f"{self.name}: not trained; there is nothing to save")
         folder.mkdir(parents=True, exist_ok=True)
         partial = folder / "weights.tmp.npz"
-        np.savez(partial, **dict(self.weights))
+        np.savez(partial, **dict(self.weights))  # pyright: ignore[reportArgumentType]
         os.replace(partial, folder / "weights.npz")
 
     @classmethod

@@ -150,7 +150,10 @@ def _decisions(steps, controller, rng):
     limited = (rng.random(n) < 0.05) & (wanted != before)
     proposed = np.where(limited, wanted + np.sign(wanted - before) * 3, wanted)
     load = every["arrived_requests"].to_numpy() / STEP_S
-    reason = [f"p90 of demand in 5 min is {x:,.0f} requests/s; {w} replicas keep utilisation near 80 %" for x, w in zip(load * 1.05, wanted)]
+    reason = [
+        f"p90 of demand in 5 min is {x:,.0f} requests/s; {w} replicas keep utilisation near 80 %"
+        for x, w in zip(load * 1.05, wanted)
+    ]
     frame = pl.DataFrame(
         {
             "time_s": every["time_s"],
@@ -183,7 +186,13 @@ def _kpis(scenario, controller, steps, service, rng):
         ("late_ratio", service, late, "ratio", "lower"),
         ("slo_violation_min", service, late * 9000, "min", "lower"),
         ("latency_p95_s", service, 0.2 + 4 * late, "s", "lower"),
-        ("utilisation_ratio", service, float(steps["busy_replica_s"].sum() / steps["ready_replica_s"].sum()), "ratio", "higher"),
+        (
+            "utilisation_ratio",
+            service,
+            float(steps["busy_replica_s"].sum() / steps["ready_replica_s"].sum()),
+            "ratio",
+            "higher",
+        ),
         ("replica_h", service, ready_h, "h", "lower"),
         ("dropped_requests", service, float(steps["dropped_requests"].sum()), "request", "lower"),
         ("scale_events", service, changes, "count", "lower"),
@@ -206,7 +215,10 @@ def _summary(results):
     joined = wide.join(base, on=["scenario", "kpi", "entity"], how="left", maintain_order="left")
     over = pl.when(pl.col("base") > 0).then(pl.col("base"))
     frame = joined.with_columns(
-        ratio=pl.col("value") / over, ratio_low=pl.col("low") / over, ratio_high=pl.col("high") / over, baseline=pl.lit("hpa")
+        ratio=pl.col("value") / over,
+        ratio_low=pl.col("low") / over,
+        ratio_high=pl.col("high") / over,
+        baseline=pl.lit("hpa"),
     )
     return tables.conform(frame.drop("base"), "summary", "test")
 
@@ -336,5 +348,8 @@ def _facts(folder: Path, days: int, services) -> None:
         (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     defaults = "seed: 0\ntrace:\n  reader: google2019\n  days: 7\ncontroller:\n  name: hpa\n  interval_s: 30\nsuite:\n- recorded\n"
     (folder / "defaults.yaml").write_text(defaults, encoding="utf-8")
-    config = defaults.replace("seed: 0", "seed: 7").replace("interval_s: 30", "interval_s: 15") + "- surge\n- node_failures\n"
+    config = (
+        defaults.replace("seed: 0", "seed: 7").replace("interval_s: 30", "interval_s: 15")
+        + "- surge\n- node_failures\n"
+    )
     (folder / "config.yaml").write_text(config, encoding="utf-8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import simpy
@@ -22,6 +23,14 @@ from twin.trace.trace import Trace
 from twin.types import Action, Cluster, Event, Observation, Outcome, Placement, Record
 
 _QUARTER_STEPS = int(900 / demand.STEP_S)
+
+
+@dataclass(slots=True)
+class Window:
+    """Where one observer last looked: its averages are taken from there."""
+
+    time_s: float
+    books: NDArray[np.float64]
 
 
 class TwinPlant:
@@ -59,8 +68,7 @@ class TwinPlant:
         self._step = 0
         self._next_rate()
         self.meters = Meters(env, cluster, state, books, record.step_s)
-        self._seen_s = 0.0
-        self._seen = state.books.copy()
+        self._window = self.window()
         self._self_sizing = np.array([pool.provision == "pending" for pool in cluster.pools])
 
     def _node_up(self) -> None:
@@ -114,15 +122,23 @@ class TwinPlant:
                 self._nodes.resize(index, value)
         return Outcome("applied", value, "" if value == action.value else f"the cluster allows {value}")
 
+    def window(self) -> Window:
+        """A window for a further observer, beginning now."""
+        return Window(self._env.now, self.state.books.copy())
+
     def observe(self) -> Observation:
         """Averages since the last observation, counts as of now; what could not be measured is NaN."""
+        return self.look(self._window)
+
+    def look(self, last: Window) -> Observation:
+        """The observation of someone who last looked at `last`, which is moved to now."""
         self._books.settle()
         state, now = self.state, self._env.now
-        window = state.books - self._seen
-        dt = now - self._seen_s
+        window = state.books - last.books
+        dt = now - last.time_s
         quarter_from_s, quarter_from = self._quarter[0]
         quarter_s = now - quarter_from_s
-        self._seen, self._seen_s = state.books.copy(), now
+        last.books, last.time_s = state.books.copy(), now
         arrived = window[:, ARRIVED]
         seen = np.empty((len(arrived), len(observe.SERVICE_METRICS)))
         with np.errstate(divide="ignore", invalid="ignore"):  # nothing measured is NaN, and is meant to be

@@ -1,0 +1,133 @@
+"""`python -m experiments.benchmark`: controllers x scenarios x seeds on common random numbers, over held-out time."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import polars as pl
+from omegaconf import DictConfig
+
+from experiments import cell, fidelity, present, verb
+from experiments.cell import Cell
+from experiments.display import Display
+from experiments.intervals import summarise
+from experiments.parallel import run_all
+from experiments.rundir import RunFolder, write_json
+from twin.errors import UsageError, WorkbenchError
+from twin.trace import tables
+
+SHOWN_SEED = 0  # runs of this seed keep their tables, so that the report can show them
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A cell with its labels and the folder that takes what it leaves."""
+
+    controller: str
+    scenario: str
+    cell: Cell
+    folder: Path
+
+    @property
+    def done(self) -> Path:
+        """The cell's scored results; there once the cell is finished, so that a study can be resumed."""
+        text = json.dumps([self.controller, self.scenario, asdict(self.cell)], sort_keys=True, default=str)
+        return self.folder / "cells" / f"{hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}.parquet"
+
+
+def evaluate(job: Job) -> Path:
+    """Run the job's cell and write its results; returns where they are."""
+    if job.done.exists():
+        return job.done
+    run, warmup_s = cell.run(job.cell)
+    kpis = run.kpis(warmup_s)
+    if job.cell.seed == SHOWN_SEED:
+        shown = job.folder / "runs" / f"{job.scenario}--{job.controller}"
+        shown.mkdir(parents=True, exist_ok=True)
+        for name, frame in {**run.tables(), "kpis": kpis}.items():
+            tables.write(frame, shown / f"{name}.parquet")
+    labels = {"controller": job.controller, "scenario": job.scenario, "seed": job.cell.seed}
+    job.done.parent.mkdir(parents=True, exist_ok=True)
+    results = tables.conform(kpis.with_columns(**{k: pl.lit(v) for k, v in labels.items()}), "results", "benchmark")
+    tables.write(results, job.done)
+    return job.done
+
+
+def jobs(cfg: DictConfig, folder: Path) -> list[Job]:
+    """One job per cell; raises UsageError when the baseline or a policy is missing."""
+    if cfg.baseline not in cfg.controllers:
+        raise UsageError(f"baseline={cfg.baseline} is not among the controllers {list(cfg.controllers)}")
+    shared = cell.scene(cfg)
+    return [
+        Job(name, label, Cell(shared, cell.plain(scenario), cell.plain(controller), seed, days=cfg.days), folder)
+        for label, scenario in cfg.scenarios.items()
+        for name, controller in cfg.controllers.items()
+        for seed in range(cfg.seed, cfg.seed + cfg.seeds)
+    ]
+
+
+def study(cfg: DictConfig, folder: RunFolder, display: Display) -> list[str]:
+    """Run all cells and write results and summary; returns what failed, in words."""
+    todo = jobs(cfg, folder.path)
+    failed, done = [], []
+    title = f"{len(cfg.controllers)} controllers x {len(cfg.scenarios)} scenarios x {cfg.seeds} seeds"
+    with folder.phase("benchmark"), display.phase(title) as advance:
+        for count, (job, result) in enumerate(run_all(evaluate, todo, cfg.workers), start=1):
+            if isinstance(result, WorkbenchError):
+                failed.append(f"{job.scenario} / {job.controller} / seed {job.cell.seed}: {result}")
+            else:
+                done.append(result)
+            advance(count / len(todo), f"{count} of {len(todo)} runs{f', {len(failed)} failed' if failed else ''}")
+    if not done:
+        raise WorkbenchError(f"no run of the benchmark succeeded; the first: {failed[0]}")
+    results = pl.concat([tables.read(path, "results") for path in done]).sort("controller", "scenario", "seed", "kpi")
+    summary = summarise(results, cfg.baseline, seed=cfg.seed)
+    folder.table("results", results)
+    folder.table("summary", summary)
+    _write_fidelity(todo[0], folder)
+    return failed
+
+
+def _write_fidelity(job: Job, folder: RunFolder) -> None:
+    """How well the unchanged recording was mirrored, from the first controller's run of it."""
+    trace, *_ = cell.stage(job.cell)
+    run, _ = cell.run(job.cell)
+    write_json(folder.path / "fidelity.json", fidelity.of_replay(trace, run))
+
+
+def show(summary: pl.DataFrame, baseline: str, display: Display) -> None:
+    """The headline KPIs per scenario and controller, each with its ratio to the baseline."""
+    headline = ("cost_usd", "late_ratio", "slo_violation_min", "scale_events")
+    frame = summary.filter(pl.col("kpi").is_in(headline)).select(
+        "scenario", "controller", "kpi", "unit", "value", "low", "high", pl.col("ratio").alias(f"ratio to {baseline}"),
+        "ratio_low", "ratio_high",
+    )  # fmt: skip
+    for kpi in headline:
+        display.table(f"{kpi}", frame.filter(kpi=kpi).drop("kpi").sort("scenario", "value"))
+
+
+def task(cfg: DictConfig, display: Display) -> int:
+    """Benchmark, write the run folder and its report; returns the exit code (4 when some cells failed)."""
+    trace = cell.read_trace(cfg.trace)
+    display.line(present.identity_line("benchmark", cfg, trace))
+    with RunFolder(Path(cfg.out), resumable=True) as folder:
+        folder.identify(cfg, "benchmark", trace, verb.command("benchmark"), verb.overrides())
+        failed = study(cfg, folder, display)
+        folder.status("partly failed" if failed else "completed", "; ".join(failed))
+        show(tables.read(folder.path / "tables" / "summary.parquet", "summary"), cfg.baseline, display)
+    for text in failed:
+        display.line(f"failed: {text}")
+    present.finish(folder.final, cfg, display)
+    return verb.PARTLY if failed else verb.DONE
+
+
+def main() -> None:
+    """The entry point."""
+    verb.main("benchmark", task)
+
+
+if __name__ == "__main__":
+    main()

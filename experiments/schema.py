@@ -1,0 +1,137 @@
+"""The types of the primary configs: types here (all MISSING), values in `conf/*.yaml`, never both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+
+@dataclass
+class Common:
+    """What every verb has."""
+
+    name: str = MISSING
+    out: str = MISSING
+    seed: int = MISSING
+    display: str = MISSING
+    tracking: Any = MISSING
+
+
+@dataclass
+class Scene(Common):
+    """What is simulated, for verbs that simulate."""
+
+    trace: Any = MISSING
+    cluster: Any = MISSING
+    scheduler: Any = MISSING
+    limits: Any = MISSING
+    record: Any = MISSING
+    split: Any = MISSING
+
+
+@dataclass
+class Simulate(Scene):
+    """One run."""
+
+    scenario: Any = MISSING
+    controller: Any = MISSING
+    until_s: float | None = MISSING
+    policies: dict[str, str | None] = MISSING
+
+
+@dataclass
+class Train(Scene):
+    """Policies from one learner over many seeds, and the choice between them."""
+
+    learner: Any = MISSING
+    seeds: int = MISSING
+    workers: int = MISSING
+    late_price: float = MISSING
+
+
+@dataclass
+class Backtest(Common):
+    """Forecasters over rolling origins."""
+
+    trace: Any = MISSING
+    forecasters: dict[str, Any] = MISSING
+    extra_traces: list[str] = MISSING
+    horizon_steps: int = MISSING
+    every_steps: int = MISSING
+    train_share: float = MISSING
+
+
+@dataclass
+class Benchmark(Scene):
+    """Controllers x scenarios x seeds."""
+
+    controllers: dict[str, Any] = MISSING
+    scenarios: dict[str, Any] = MISSING
+    baseline: str = MISSING
+    seeds: int = MISSING
+    workers: int = MISSING
+    days: float | None = MISSING
+    policies: dict[str, str | None] = MISSING
+
+
+@dataclass
+class Promote(Scene):
+    """The gate: evidence and a policy in, verdict and perhaps a bundle out."""
+
+    evidence: str | None = MISSING
+    policy: str | None = MISSING
+    candidate: str = MISSING
+    baseline: str = MISSING
+    gate: Any = MISSING
+    key: str | None = MISSING
+    learner: Any = MISSING
+
+
+@dataclass
+class Bridge(Scene):
+    """A signed bundle in charge of (or beside) a plant."""
+
+    bundle: str | None = MISSING
+    trusted_key: str | None = MISSING
+    mode: Any = MISSING
+    plant: Any = MISSING
+    incumbent: Any = MISSING
+    fallback: Any = MISSING
+    hours: float = MISSING
+
+
+@dataclass
+class Report(Common):
+    """A page from a run folder."""
+
+    run: str | None = MISSING
+
+
+@dataclass
+class Demo(Common):
+    """Stations to walk: verbs with their overrides."""
+
+    trace: Any = MISSING
+    stations: list[Any] = MISSING
+
+
+CONFIGS: dict[str, type] = {
+    "simulate": Simulate,
+    "train": Train,
+    "backtest": Backtest,
+    "benchmark": Benchmark,
+    "promote": Promote,
+    "bridge": Bridge,
+    "report": Report,
+    "demo": Demo,
+}
+
+
+def register() -> None:
+    """Make the types known to Hydra as `base_<verb>`."""
+    store = ConfigStore.instance()
+    for verb, config in CONFIGS.items():
+        store.store(name=f"base_{verb}", node=config)

@@ -1,0 +1,66 @@
+"""The end of a `--multirun`: a row per job, changed overrides as columns, the best of each KPI marked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+from experiments import display
+from twin.trace import tables
+
+_HEADLINE = ("cost_usd", "late_ratio", "slo_violation_min", "utilisation_ratio", "scale_events")
+
+
+class SweepTable(Callback):
+    """Reads the sweep's run folders when all jobs are done: works for every launcher."""
+
+    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:  # noqa: ANN401 - Hydra's signature
+        """Print the table and write `sweep.csv` into the sweep's folder."""
+        folder = Path(config.hydra.sweep.dir)
+        rows = read(folder)
+        if not rows:
+            return
+        frame = pl.DataFrame(rows, infer_schema_length=None)
+        frame.write_csv(folder / "sweep.csv")
+        show = display.make(config.display)
+        show.table(f"Sweep {folder.name}: {len(rows)} jobs (* = best)", marked(frame))
+        show.result(str(folder / "sweep.csv"))
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    """One row per job of the sweep, failed ones with their error."""
+    rows = []
+    for identity_file in sorted(folder.glob("*/identity.json")):
+        identity = json.loads(identity_file.read_text(encoding="utf-8"))
+        row: dict[str, Any] = {"job": identity_file.parent.name.split("_")[0], **_columns(identity["overrides"])}
+        kpis = identity_file.parent / "tables" / "kpis.parquet"
+        if kpis.exists():
+            scored = tables.read(kpis, "kpis").filter(pl.col("kpi").is_in(_HEADLINE))
+            row.update(dict(scored.select("kpi", "value").iter_rows()))
+        rows.append({**row, "error": ""})
+    for failure in sorted((folder / "failed").glob("*.json")):
+        note = json.loads(failure.read_text(encoding="utf-8"))
+        rows.append({"job": failure.stem, **_columns(note["overrides"]), "error": note["error"]})
+    columns = dict.fromkeys(column for row in rows for column in row)
+    return [{column: row.get(column) for column in columns} for row in rows]
+
+
+def _columns(overrides: list[str]) -> dict[str, str]:
+    return dict(text.lstrip("+~").split("=", 1) for text in overrides if "=" in text)
+
+
+def marked(frame: pl.DataFrame) -> pl.DataFrame:
+    """The table with a star at the best value of each KPI (all but utilisation: the lowest)."""
+    marks = []
+    for kpi in (k for k in _HEADLINE if k in frame.columns):
+        best = pl.col(kpi).max() if kpi == "utilisation_ratio" else pl.col(kpi).min()
+        star = pl.when(pl.col(kpi) == best).then(pl.lit(" *")).otherwise(pl.lit(""))
+        marks.append(
+            pl.when(pl.col(kpi).is_null()).then(None).otherwise(pl.col(kpi).round(5).cast(pl.String) + star).alias(kpi)
+        )
+    return frame.with_columns(marks)

@@ -1,0 +1,160 @@
+"""What every verb shares: one Hydra entry, one place where errors become a message and an exit code.
+
+Exit codes: 0 done, 1 error, 2 usage, 3 gate refused, 4 partly failed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from experiments import display, schema
+from experiments.display import Display
+from twin.errors import UsageError, WorkbenchError
+
+Task = Callable[[DictConfig, Display], int]
+
+DONE, ERROR, USAGE, REFUSED, PARTLY = range(5)
+
+
+def main(verb: str, task: Task) -> None:
+    """Run `task` under Hydra with the primary config `conf/<verb>.yaml` and exit with its code.
+
+    A `WorkbenchError` or a wrong configuration ends in one message on stderr; anything else is a defect and shows
+    its traceback. With HYDRA_FULL_ERROR=1 in the environment every error shows it.
+    """
+    full = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra shall raise what it finds, so that it is worded here
+    schema.register()
+    codes: list[int] = []
+
+    def job(cfg: DictConfig) -> int:
+        code = _guarded(task, cfg, full)
+        codes.append(code)
+        return code
+
+    try:
+        hydra.main(version_base="1.3", config_path="../conf", config_name=verb)(job)()
+    except (HydraException, OmegaConfBaseException) as error:
+        if full:
+            raise
+        sys.stderr.write(f"{_worded(error)}\n")
+        sys.exit(USAGE)
+    except OSError as error:
+        if full:
+            raise
+        sys.stderr.write(f"cannot write the output folder: {error}; choose another with out=...\n")
+        sys.exit(USAGE)
+    if not codes:  # --help, --cfg, --info, or jobs that ran in other processes
+        sys.exit(DONE)
+    sys.exit(codes[0] if len(codes) == 1 else _worst(codes))
+
+
+def _guarded(task: Task, cfg: DictConfig, full: bool) -> int:
+    try:
+        return task(cfg, display.make(cfg.display))
+    except (WorkbenchError, OmegaConfBaseException, HydraException) as error:
+        if full:
+            raise
+        cause = _foreseen(error)
+        if cause is None:
+            raise
+        sys.stderr.write(f"{type(cause).__name__}: {_worded(cause)}\n")
+        _note_failure(cause)
+        return cause.exit_code if isinstance(cause, WorkbenchError) else USAGE
+    finally:
+        _tidy(Path(HydraConfig.get().runtime.output_dir))
+
+
+def _foreseen(error: BaseException) -> Exception | None:
+    """The foreseen error behind this one: Hydra wraps what a constructor raises, defects too."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, WorkbenchError):
+            return cause
+        if cause.__cause__ is None:
+            break
+        cause = cause.__cause__
+    return cause if isinstance(cause, HydraException | OmegaConfBaseException) else None
+
+
+def _note_failure(error: Exception) -> None:
+    """In a sweep, leave a note of the failed job for the sweep table."""
+    config = HydraConfig.get()
+    if config.mode == RunMode.MULTIRUN:
+        folder = Path(config.sweep.dir) / "failed"
+        folder.mkdir(parents=True, exist_ok=True)
+        note = {"overrides": list(config.overrides.task), "error": f"{type(error).__name__}: {error}"}
+        (folder / f"{config.job.num}.json").write_text(json.dumps(note, sort_keys=True), encoding="utf-8")
+
+
+def _tidy(folder: Path) -> None:
+    """Take away the folder that Hydra made if the job left nothing in it."""
+    if folder.is_dir() and folder != Path.cwd() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def _worst(codes: list[int]) -> int:
+    if not any(codes):
+        return DONE
+    return PARTLY if any(code == DONE for code in codes) else max(codes)
+
+
+def _worded(error: BaseException) -> str:
+    """The message, with the nearest known key when a key was unknown: Hydra 1.3 only says "not in struct"."""
+    text = str(error).strip()
+    if error.__cause__ is not None and str(error.__cause__) not in text:
+        text += f"\n{error.__cause__}"
+    unknown = re.search(r"Key '([\w.@]+)' (?:is )?not in", text)
+    if unknown:
+        known = [str(key) for key in _known_keys()]
+        near = difflib.get_close_matches(unknown.group(1), known, n=3)
+        text += f"\nDid you mean {' or '.join(map(repr, near))}?" if near else ""
+        text += "\nShow all keys with --cfg job."
+    return text
+
+
+def _known_keys() -> list[str]:
+    keys: list[str] = []
+    for config in schema.CONFIGS.values():
+        keys += list(OmegaConf.structured(config).keys())
+    return sorted(set(keys))
+
+
+def command(verb: str) -> list[str]:
+    """The command line that repeats this job."""
+    overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+    return ["python", "-m", f"experiments.{verb}", *overrides]
+
+
+def overrides() -> list[str]:
+    """This job's overrides, without the place of its output."""
+    given = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+    return [text for text in given if not text.startswith("out=")]
+
+
+def choice(group: str) -> str:
+    """The option that was chosen for a configuration group."""
+    return str(HydraConfig.get().runtime.choices.get(group, group)) if HydraConfig.initialized() else group
+
+
+def require(path: str | None, key: str, how: str) -> Path:
+    """The path given under a configuration key; raises UsageError saying how to get one."""
+    if not path:
+        raise UsageError(f"{key} is not set; {how}")
+    found = Path(path)
+    if not found.exists():
+        raise UsageError(f"{key}={path} does not exist; {how}")
+    return found
