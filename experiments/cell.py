@@ -15,6 +15,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.split import Split
+from twin.errors import UsageError
 from twin.simulation import Run, simulate
 from twin.trace.trace import Trace
 from twin.types import Cluster
@@ -67,8 +68,10 @@ def stage(cell: Cell) -> tuple[Trace, Cluster, tuple, float]:
         trace, warmup_s = split.held_out(whole, cell.days), split.warmup_s
     elif cell.part == "validation":
         trace, warmup_s = split.validation(whole), split.warmup_s
-    else:
+    elif cell.part == "all":
         trace, warmup_s = whole, 0.0
+    else:
+        raise UsageError(f"part={cell.part} must be all, validation or held_out")
     cluster: Cluster = build(cell.scene["cluster"])
     return (*build(cell.scenario).apply(trace, cluster), warmup_s)
 

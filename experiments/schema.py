@@ -39,6 +39,7 @@ class Simulate(Scene):
     scenario: Any = MISSING
     controller: Any = MISSING
     until_s: float | None = MISSING
+    part: str = MISSING
     policies: dict[str, str | None] = MISSING
 
 

@@ -19,21 +19,21 @@ def task(cfg: DictConfig, display: Display) -> int:
         scenario=cell.plain(cfg.scenario),
         controller=cell.plain(cfg.controller),
         seed=cfg.seed,
-        part="all",
+        part=cfg.part,
         until_s=cfg.until_s,
     )
     trace = cell.read_trace(cfg.trace)
     display.line(present.identity_line("simulate", cfg, trace))
     with RunFolder(Path(cfg.out)) as folder:
         folder.identify(cfg, "simulate", trace, verb.command("simulate"), verb.overrides())
-        until_s = cfg.until_s or trace.duration_s
-        with folder.phase("simulate"), display.phase(f"simulate {trace.info.name}") as advance:
-            run, _ = cell.run(one, simulated(advance, until_s, "simulated"))
-        kpis = run.kpis()
+        with folder.phase("simulate"), display.phase(f"simulate {trace.info.name}, {cfg.part}") as advance:
+            staged, *_, warmup_s = cell.stage(one)
+            run, _ = cell.run(one, simulated(advance, cfg.until_s or staged.duration_s, "simulated"))
+        kpis = run.kpis(warmup_s)
         folder.table("kpis", kpis)
         for name, frame in {**run.tables(), "kpis": kpis}.items():
             folder.table(name, frame, f"runs/{verb.choice('scenario')}--{verb.choice('controller')}")
-        write_json(folder.path / "fidelity.json", fidelity.of_replay(trace, run))
+        write_json(folder.path / "fidelity.json", fidelity.of_replay(staged, run))
     display.table("KPIs", kpis)
     present.finish(folder.final, cfg, display)
     return verb.DONE

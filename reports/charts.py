@@ -1,6 +1,6 @@
 """Charts: one function each, table(s) -> Altair chart (the panels on one clock are in `reports.timeline`).
 
-A chart carries its tables as named datasets of rows: a page takes them out and holds each once, and a chart on
+A chart carries its tables as named datasets (JSON rows): a page takes them out and holds each once, and a chart on
 its own renders with them. `styles` maps a label to its (colour, dash) everywhere. Grey inks suit light and dark pages.
 """
 
@@ -54,7 +54,12 @@ def named(name: str) -> alt.NamedData:
     """The dataset of that name, which the chart or the page carries."""
     import altair as alt
 
-    return alt.NamedData(name=name)
+    return alt.NamedData(name=name, format=alt.JsonDataFormat(type="json"))
+
+
+def rows(frame: pl.DataFrame) -> str:
+    """A dataset as a chart carries it: JSON rows in one text, which Altair does not inspect row by row."""
+    return frame.with_columns(pl.selectors.float().fill_nan(None)).write_json()
 
 
 def colour(column: str, styles: Styles, labels: Iterable[str], *, legend: bool) -> alt.Color:
@@ -66,14 +71,13 @@ def colour(column: str, styles: Styles, labels: Iterable[str], *, legend: bool) 
     return alt.Color(f"{column}:N", scale=scale, legend=alt.Legend() if legend else None)
 
 
-def dash(column: str, styles: Styles, labels: Iterable[str]) -> alt.StrokeDash:
+def dash(column: str, styles: Styles, labels: Iterable[str], *, legend: bool) -> alt.StrokeDash:
     """The dash of each label in `column`: whole for the first six, so that hues may repeat."""
     import altair as alt
 
     names = list(labels)
-    return alt.StrokeDash(
-        f"{column}:N", legend=None, scale=alt.Scale(domain=names, range=[styles[n][1] for n in names])
-    )
+    scale = alt.Scale(domain=names, range=[styles[name][1] for name in names])
+    return alt.StrokeDash(f"{column}:N", scale=scale, legend=alt.Legend() if legend else None)
 
 
 def matrix(summary: pl.DataFrame, kpi: str, entity: str, *, cell: tuple[int, int] = (112, 30)) -> alt.LayerChart:
@@ -87,24 +91,24 @@ def matrix(summary: pl.DataFrame, kpi: str, entity: str, *, cell: tuple[int, int
     """
     import altair as alt
 
-    rows = summary.filter(kpi=kpi, entity=entity)
-    shades = [palette.shade(row["ratio"], row["better"]) or "transparent" for row in rows.iter_rows(named=True)]
-    texts = [wording.ratio(value) for value in rows["ratio"]]
-    cells = rows.select("scenario", "controller", shade=pl.Series(shades), text=pl.Series(texts))
+    found = summary.filter(kpi=kpi, entity=entity)
+    shades = [palette.shade(row["ratio"], row["better"]) or "transparent" for row in found.iter_rows(named=True)]
+    texts = [wording.ratio(value) for value in found["ratio"]]
+    cells = found.select("scenario", "controller", shade=pl.Series(shades), text=pl.Series(texts))
     name = f"matrix_{kpi}_{entity}"
     controllers, scenarios = (
-        rows["controller"].unique(maintain_order=True),
-        rows["scenario"].unique(maintain_order=True),
+        found["controller"].unique(maintain_order=True),
+        found["scenario"].unique(maintain_order=True),
     )
     axis = alt.Axis(orient="top", labelAngle=0, title=None, grid=False)
     x = alt.X("controller:N", sort=controllers.to_list(), axis=axis)
     y = alt.Y("scenario:N", sort=scenarios.to_list(), axis=alt.Axis(title=None, grid=False))
     base = alt.Chart(named(name)).encode(x, y)
     tiles = base.mark_rect(stroke=INK, strokeOpacity=0.25).encode(alt.Color("shade:N", scale=None))
-    title = f"{wording.words(kpi)} ({entity}) as a ratio to {rows['baseline'][0]}: blue is better, orange worse"
+    title = f"{wording.words(kpi)} ({entity}) as a ratio to {found['baseline'][0]}: blue is better, orange worse"
     size = {"width": cell[0] * len(controllers), "height": cell[1] * len(scenarios)}
     chart = alt.layer(tiles, base.mark_text(color="#3b3f45").encode(text="text:N"))
-    return chart.properties(title=title, config=theme(), datasets={name: cells.to_dicts()}, **size)
+    return chart.properties(title=title, config=theme(), datasets={name: rows(cells)}, **size)
 
 
 def reliability(table: pl.DataFrame, styles: Styles, width: int = 360) -> alt.LayerChart:
@@ -129,10 +133,14 @@ def reliability(table: pl.DataFrame, styles: Styles, width: int = 360) -> alt.La
         alt.Tooltip("share:Q", title="below (%)", format=".1f"),
     ]
     lines = base.mark_line(point=alt.OverlayMarkDef(size=34)).encode(
-        x, y, colour("forecaster", styles, labels, legend=True), dash("forecaster", styles, labels), tooltip=tips
+        x,
+        y,
+        colour("forecaster", styles, labels, legend=True),
+        dash("forecaster", styles, labels, legend=True),
+        tooltip=tips,
     )
     title = "Coverage: dashed is perfectly calibrated"
-    data = {"reliability": table.with_columns(pl.col("share").round(2)).to_dicts()}
+    data = {"reliability": rows(table.with_columns(pl.col("share").round(2)))}
     return alt.layer(diagonal, lines).properties(title=title, width=width, height=260, config=theme(), datasets=data)
 
 
@@ -152,14 +160,14 @@ def pinball(table: pl.DataFrame, styles: Styles, width: int = 360) -> alt.Chart:
         alt.X("step:Q", title="lead (steps ahead)", axis=alt.Axis(tickMinStep=1)),
         alt.Y("loss:Q", title="2 × pinball loss (% of the values)", scale=alt.Scale(zero=True)),
         colour("forecaster", styles, labels, legend=True),
-        dash("forecaster", styles, labels),
+        dash("forecaster", styles, labels, legend=True),
         tooltip=[
             alt.Tooltip("forecaster:N"),
             alt.Tooltip("step:Q"),
             alt.Tooltip("loss:Q", format=".3~g", title="loss (%)"),
         ],
     )
-    data = {"pinball": table.with_columns(pl.col("loss").round(4)).to_dicts()}
+    data = {"pinball": rows(table.with_columns(pl.col("loss").round(4)))}
     return chart.properties(title="Pinball loss by lead", width=width, height=260, config=theme(), datasets=data)
 
 
@@ -178,10 +186,10 @@ def learning(curves: pl.DataFrame, styles: Styles, width: int = 860) -> alt.Laye
     x = alt.X("step:Q", title="environment steps", axis=alt.Axis(format="~s"))
     tint = colour("policy", styles, labels, legend=True)
     y = alt.Y("reward:Q", title="reward", scale=alt.Scale(zero=False))
-    seeds = base.mark_line(strokeWidth=1, opacity=0.35).encode(x, y, tint, alt.Detail("seed:N"))
+    seeds = base.mark_line(strokeWidth=1, opacity=0.5).encode(x, y, tint, alt.Detail("seed:N"))
     mean = base.mark_line(strokeWidth=2.2).encode(
-        x, y.aggregate("mean").title("reward"), tint, dash("policy", styles, labels)
+        x, y.aggregate("mean").title("reward"), tint, dash("policy", styles, labels, legend=True)
     )
     title = "Reward while training: thin is one seed, thick their mean"
-    data = {"learning": curves.with_columns(pl.col("reward").round_sig_figs(4)).to_dicts()}
+    data = {"learning": rows(curves.with_columns(pl.col("reward").round_sig_figs(4)))}
     return alt.layer(seeds, mean).properties(title=title, width=width, height=220, config=theme(), datasets=data)

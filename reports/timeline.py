@@ -13,13 +13,11 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from reports import palette
-from reports.charts import INK, Styles, colour, dash, named, theme
+from reports.charts import INK, Styles, colour, dash, named, rows, theme
 from reports.series import MEASURES, Series
 
 if TYPE_CHECKING:
     import altair as alt
-
-Rows = list[dict[str, Any]]
 
 EPOCH_MS = 1_483_228_800_000  # 2017-01-01, a Sunday and a month's first: Vega's day and week ticks are whole days
 _BAD = "#D55E00"
@@ -54,18 +52,18 @@ def still(series: Series, styles: Styles, view: View, *, width: int = 760) -> al
     return _stack([clock.demand(), clock.replicas(), clock.late(labels=True)], series, view)
 
 
-def datasets(series: Series) -> dict[str, Rows]:
-    """The panels' datasets as rows: steps, lines, forecast, failures, slo."""
+def datasets(series: Series) -> dict[str, str]:
+    """The panels' datasets as JSON rows: steps, lines, forecast, failures, slo."""
     lines = series.lines.select("series", "scenario", "controller", "service", pl.col("leads").cast(pl.Int8))
     slo = pl.DataFrame(
         [*series.slo_late_percent.items()], schema={"service": pl.String, "slo": pl.Float64}, orient="row"
     )
     return {
-        "lines": lines.to_dicts(),
-        "steps": _thrifty(series.steps).to_dicts(),
-        "forecast": series.forecast.with_columns(pl.selectors.float().round_sig_figs(4)).to_dicts(),
-        "failures": series.failures.to_dicts(),
-        "slo": slo.with_columns(pl.col("slo").round_sig_figs(4)).to_dicts(),
+        "lines": rows(lines),
+        "steps": rows(_thrifty(series.steps)),
+        "forecast": rows(series.forecast.with_columns(pl.selectors.float().round_sig_figs(4))),
+        "failures": rows(series.failures),
+        "slo": rows(slo.with_columns(pl.col("slo").round_sig_figs(4))),
     }
 
 
@@ -119,7 +117,7 @@ class _Clock:
         tips = [alt.Tooltip(f"{c}:Q", title=t, format=",.0f") for c, t in _DEMAND_TIPS]
         who = self.series.forecaster
         title = f"Demand (grey), and what {who} forecast: median and 10–90 % band (blue)" if who else "Demand"
-        return self._panel("demand", title, 110, [*layers, *self._hover(lead, tips)])
+        return self._panel("demand", title, 110, [*layers, *self._hover("demand", lead, tips)])
 
     def replicas(self) -> alt.LayerChart:
         """Ready replicas, and the wanted ones dotted."""
@@ -150,7 +148,8 @@ class _Clock:
         x = alt.X("mid:T", scale=alt.Scale(type="utc", nice=False), axis=axis)
         lead = self._steps().transform_filter("datum.leads == 1")
         area = lead.mark_area(color=INK, opacity=0.35).encode(x, alt.Y("demand:Q", axis=None)).add_params(self.zoom)
-        title = "Drag here to zoom every panel; double-click for the whole time"
+        hint = "Drag here to zoom every panel; double-click for the whole time"
+        title = alt.Title(hint, fontWeight="normal", fontSize=11)
         return area.properties(name="overview", title=title, width=self.width, height=34)
 
     # ------------------------------------------------------------ what the panels share
@@ -176,13 +175,19 @@ class _Clock:
         tint = colour("controller", self.styles, names, legend=not self.interactive)
         layers: list[Any] = []
         if measure in MEASURES:
-            band = _spread(drawn, measure).mark_area(opacity=0.13, clip=True, interpolate="step")
+            band = _spread(drawn, measure).mark_area(
+                opacity=0.24 if measure == "late" else 0.1, clip=True, interpolate="step"
+            )
             layers.append(band.encode(x, _y("low", unit, domain), alt.Y2("high:Q"), tint, each))
         if measure == "ready":
             dotted = drawn.mark_line(strokeWidth=1, strokeDash=[1, 3], clip=True, interpolate="step")
             layers.append(dotted.encode(x, _y("wanted", unit, domain), tint, each))
         line = drawn.mark_line(strokeWidth=1.5, clip=True)
-        layers.append(line.encode(x, _y(measure, unit, domain), tint, dash("controller", self.styles, names)))
+        layers.append(
+            line.encode(
+                x, _y(measure, unit, domain), tint, dash("controller", self.styles, names, legend=not self.interactive)
+            )
+        )
         layers += more or []
         return self._panel(
             measure, title, height, [*layers, *self._readout(steps, measure, labels=labels)], labels=labels
@@ -225,9 +230,9 @@ class _Clock:
         number = f"'c' + indexof({self.controllers!r}, datum.controller)"
         wide = steps.transform_calculate(c=number).transform_pivot("c", value=measure, groupby=["bin"])
         tips = [alt.Tooltip(f"c{k}:Q", title=name, format=".3~g") for k, name in enumerate(self.controllers)]
-        return self._hover(self._timed(wide), tips, labels=labels)
+        return self._hover(measure, self._timed(wide), tips, labels=labels)
 
-    def _hover(self, chart: alt.Chart, tips: list[alt.Tooltip], *, labels: bool = False) -> list[alt.Chart]:
+    def _hover(self, name: str, chart: alt.Chart, tips: list[alt.Tooltip], *, labels: bool = False) -> list[alt.Chart]:
         import altair as alt
 
         if not self.interactive:
@@ -236,7 +241,7 @@ class _Clock:
         columns = chart.transform_calculate(clock=_CLOCK).mark_rect(fill=INK, clip=True, aria=False)
         tooltip = [alt.Tooltip("clock:N", title="time"), *tips]
         encoded = columns.encode(self._x("t", labels=labels), alt.X2("t2:T"), opacity=seen, tooltip=tooltip)
-        return [encoded.add_params(self.at)]
+        return [encoded.properties(name=f"{name}_hover").add_params(self.at)]
 
 
 _DEMAND_TIPS = (("demand", "mean"), ("low", "lowest"), ("high", "highest"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 DASH = "–"
-THIN = "\u202f"
+THIN = "\u202f"  # a narrow space that does not break
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -16,16 +16,22 @@ def number(value: float | None, digits: int = 3) -> str:
         return "0"
     size = math.floor(math.log10(abs(value)))
     if size < -4:
-        return f"{value:.{digits - 1}e}"
+        mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+        return f"{mantissa}e{int(exponent)}"
     text = f"{value:,.{max(digits - 1 - size, 0)}f}".replace(",", THIN)
     return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def count(value: int) -> str:
+    """A whole number in full, with grouped thousands."""
+    return f"{value:,}".replace(",", THIN)
 
 
 def interval(low: float | None, high: float | None) -> str:
     """The two ends, or "" when either is unknown."""
     if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
         return ""
-    return f"{number(low)} {DASH} {number(high)}"
+    return f"{number(low)}{THIN}{DASH}{THIN}{number(high)}"
 
 
 def ratio(value: float | None) -> str:

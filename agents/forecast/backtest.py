@@ -209,7 +209,7 @@ def _references(rows: pl.DataFrame, series: Series, season: int) -> list[pl.Seri
     origin = at - rows["step"].to_numpy() + 1
     past = values[: origin.min()]
     sources = {"last": origin - 1, "day": at - season, "week": at - 7 * season}
-    guesses = {name: np.where(index >= 0, values[index], np.nan) for name, index in sources.items()}
+    guesses = {name: np.where(index >= 0, values[np.maximum(index, 0)], np.nan) for name, index in sources.items()}
     guesses["mean"] = np.full(len(at), past.mean())
     scale = np.abs(past[season:] - past[:-season]).mean() if len(past) > season else np.nan
     return [

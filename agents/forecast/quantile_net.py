@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
+from zipfile import BadZipFile
 
 import numpy as np
 import polars as pl
@@ -18,7 +19,10 @@ from twin.errors import PolicyError, UsageError
 from twin.seeds import child
 
 _CHUNK = 50  # steps between two looks at the held-out part
-_ROWS = 64  # windows per call of the network: one compiled shape for any batch
+# arrays come in few sizes, so that one compilation serves every batch and every training set
+_ROWS = 64  # windows per call of the network
+_HELD_OUT = 512  # windows, spread evenly over the held-out parts
+_BLOCK = 1 << 16  # training values are padded to a multiple of this
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +96,10 @@ class QuantileNet:
         """The network stored in `folder`; raises PolicyError when it is absent or not one of ours."""
         path = folder / "weights.npz"
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 weights = {key: stored[key] for key in sorted(stored.files)}
             (context, horizon), width = weights["skip.kernel"].shape, weights["inner.kernel"].shape[0]
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
             raise PolicyError(f"{path}: not the weights of a quantile network: {error!r}; train one again") from error
         return cls(context=context, horizon=horizon, width=width, weights=weights)
 
@@ -130,7 +134,11 @@ class _Windows:
                 offset += len(each.values)
         if not train:
             raise UsageError(f"{net.name}: no series is long enough for windows of {span} steps and a held-out part")
-        return cls(np.concatenate(values).astype(np.float32), tuple(train), np.concatenate(held_out))
+        tests = np.concatenate(held_out)
+        spread = np.linspace(0, len(tests) - 1, _HELD_OUT).astype(np.int64)
+        padded = np.zeros(-(-offset // _BLOCK) * _BLOCK, np.float32)
+        padded[:offset] = np.concatenate(values)
+        return cls(padded, tuple(train), tests[spread])
 
 
 def _steps(series: Sequence[Series]) -> dict[str, int]:

@@ -63,6 +63,8 @@ def learn(
 
     The curve is (environment steps, mean reward per step) after each update. `progress` is told the share done.
     """
+    from twin.envs.scale import STEPS
+
     settings = settings or PpoSettings()
     model = _model(trace, cluster, service, seed, settings, limits)
     curve: list[tuple[int, float]] = []
@@ -72,7 +74,7 @@ def learn(
         name="ppo",
         version=f"seed-{seed}",
         columns=_columns(cluster, service),
-        steps=1,
+        steps=STEPS,
         interval_s=settings.interval_s,
         services=(service,),
         signals=("target", "demand_rps"),
@@ -100,10 +102,10 @@ def native(folder: Path) -> Infer:
         with torch.no_grad():
             shares = torch.softmax(actor(torch.from_numpy(seen)[None])[0], dim=0).numpy()
         choice = int(shares.argmax())
-        demand, quarter, wanted = (float(value) for value in window[-1, :3])
-        wish = replicas_for(demand, quarter, max(wanted, 1.0), float(TARGETS[choice]), replica_rps)
+        demand = np.append(window[:, 0], window[-1, 1])
+        wish = replicas_for(demand, max(float(window[-1, 2]), 1.0), float(TARGETS[choice]), replica_rps)
         confidence = float(shares[max(choice - 1, 0) : choice + 2].sum())
-        signals = np.array([TARGETS[choice], max(demand, quarter)], dtype=np.float32)
+        signals = np.array([TARGETS[choice], demand.max()], dtype=np.float32)
         return Inference(np.array([wish], dtype=np.float32), confidence, signals)
 
     return infer
@@ -223,7 +225,7 @@ def _answer(weights: dict[str, NDArray[np.float32]]) -> artefact.Answer:
         chosen = jax.nn.one_hot(jnp.argmax(hidden, axis=-1), count, dtype=jnp.float32)
         target = jnp.sum(chosen * targets, axis=-1, keepdims=True)
         confidence = jnp.sum((chosen @ near) * shares, axis=-1)
-        demand = jnp.maximum(last[:, 0:1], last[:, 1:2])
+        demand = jnp.maximum(window[:, :, 0].max(axis=1, keepdims=True), last[:, 1:2])
         wish = demand / (weights["replica_rps"] * target)
         wanted = jnp.maximum(last[:, 2:3], 1.0)
         replicas = jnp.where(jnp.abs(wish / wanted - 1.0) <= TOLERANCE, wanted, wish)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-import polars as pl
-
 from experiments.gate.rules import (
     CHURN,
     CLUSTER,
@@ -14,9 +12,9 @@ from experiments.gate.rules import (
     HANDOVER,
     LATE,
     LIMITED,
+    Cell,
     Evidence,
     Rules,
-    judged,
     runs,
     scenarios,
     services,
@@ -29,8 +27,8 @@ _SHOWN = 3
 def finite(evidence: Evidence, rules: Rules) -> list[Check]:
     """Every judged KPI of every run is a finite number."""
     bad = [
-        f"{kpi} of {entity} is {_word(value)} for {controller}, scenario {scenario}, seed {seed}"
-        for (controller, scenario, seed), kpi, entity, value in _cells(evidence, rules)
+        f"{cell.kpi} of {cell.entity} is {_word(value)} for {cell.controller}, scenario {cell.scenario}, seed {seed}"
+        for cell, seed, value in _cells(evidence, rules)
         if value is None or not math.isfinite(value)
     ]
     shown = "; ".join(bad[:_SHOWN]) + (f"; and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else "")
@@ -50,7 +48,7 @@ def finite(evidence: Evidence, rules: Rules) -> list[Check]:
 def seeds(evidence: Evidence, rules: Rules) -> list[Check]:
     """Every scenario was run with enough seeds by both."""
     pairs = {
-        scenario: len(runs(evidence, evidence.candidate, scenario) & runs(evidence, evidence.baseline, scenario))
+        scenario: len({*runs(evidence, evidence.candidate, scenario)} & {*runs(evidence, evidence.baseline, scenario)})
         for scenario in scenarios(evidence, rules)
     }
     worst = min(pairs, key=lambda scenario: pairs[scenario], default="")
@@ -62,7 +60,9 @@ def seeds(evidence: Evidence, rules: Rules) -> list[Check]:
             rules.min_seeds,
             least,
             least >= rules.min_seeds,
-            f"{least} paired seeds in scenario {worst!r}, the fewest of {len(pairs)} scenarios",
+            f"{least} paired seeds in scenario {worst!r}, the fewest of {len(pairs)}"
+            if pairs
+            else "no scenario was run",
             f"run candidate and baseline with the same {rules.min_seeds} seeds or more",
         )
     ]
@@ -77,8 +77,8 @@ def complete(evidence: Evidence, rules: Rules) -> list[Check]:
         for controller in (evidence.candidate, evidence.baseline)
         if not runs(evidence, controller, scenario)
     ]
-    if not declared:
-        missing = [f"there are no results of {evidence.candidate} and {evidence.baseline}"]
+    if not services(evidence):
+        missing.append(f"no service of {evidence.candidate} or {evidence.baseline} has a {LATE}")
     return [
         _counted(
             "scenarios",
@@ -113,16 +113,18 @@ def _counted(name: str, rule: str, threshold: float, value: float, holds: bool, 
     return Check(name, rule, float(threshold), float(value), None, None, result, evidence, remedy)
 
 
-def _cells(evidence: Evidence, rules: Rules) -> Iterator[tuple[tuple, str, str, float | None]]:
-    """((controller, scenario, seed), KPI, entity, value) of what each run must tell; None: it does not."""
-    wanted = scenarios(evidence, rules)
-    both = [(COST, CLUSTER), *((kpi, service) for service in services(evidence) for kpi in (LATE, CHURN))]
-    own = [(kpi, service) for service in services(evidence) for kpi in (LIMITED, HANDOVER)]
-    rows = judged(evidence).filter(pl.col("scenario").is_in(wanted)).sort("controller", "scenario", "seed")
-    for run, group in rows.group_by(["controller", "scenario", "seed"], maintain_order=True):
-        told = {(kpi, entity): value for kpi, entity, value in group.select("kpi", "entity", "value").iter_rows()}
-        for kpi, entity in both + (own if run[0] == evidence.candidate else []):
-            yield run, kpi, entity, told.get((kpi, entity))
+def _cells(evidence: Evidence, rules: Rules) -> Iterator[tuple[Cell, int, float | None]]:
+    """What each run must tell, and what it does tell; None: nothing."""
+    names = services(evidence)
+    both = [(COST, CLUSTER), *((kpi, service) for service in names for kpi in (LATE, CHURN))]
+    own = [(kpi, service) for service in names for kpi in (LIMITED, HANDOVER)]
+    for scenario in scenarios(evidence, rules):
+        for controller, judged in ((evidence.candidate, both + own), (evidence.baseline, both)):
+            for kpi, entity in judged:
+                cell = Cell(controller, scenario, kpi, entity)
+                told = evidence.cells.get(cell, {})
+                for seed in runs(evidence, controller, scenario):
+                    yield cell, seed, told.get(seed)
 
 
 def _word(value: float | None) -> str:

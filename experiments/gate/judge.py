@@ -57,7 +57,7 @@ def _sentence(
         return f"{opening}: {who}; confidence {_percent(confidence)} is below {_percent(rules.min_confidence)}."
     more = f" (and {len(decisive) - 1} more)" if len(decisive) > 1 else ""
     first = decisive[0]
-    return f"{opening}: {who}; {first.name}: {first.evidence}, where the rule is: {first.rule}{more}."
+    return f"{opening}: {who}; {first.evidence}; threshold {first.threshold:g}{more}."
 
 
 def _gain(checks: tuple[Check, ...]) -> str:

@@ -105,7 +105,7 @@ def benefit(evidence: Evidence, rules: Rules) -> list[Check]:
             low=high,
             high=low,
             result=result,
-            evidence=f"best: {best}",
+            evidence=f"{'best' if result == 'pass' else 'nothing beyond chance: best'} is {best}",
             remedy="run more seeds, or keep the baseline: there may be nothing to gain",
             probability=best.better(best.chances),
         )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -16,6 +18,15 @@ from twin.trace import tables
 CLUSTER = "cluster"
 COST, LATE, CHURN = "cost_usd", "late_ratio", "scale_events"
 LIMITED, HANDOVER = "limited_ratio", "handover_ratio"
+
+
+class Cell(NamedTuple):
+    """What a value of the results is about."""
+
+    controller: str
+    scenario: str
+    kpi: str
+    entity: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +66,7 @@ class Rules:
             )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Evidence:
     """What is known of a candidate.
 
@@ -69,6 +80,11 @@ class Evidence:
         parity_error: largest difference between exported and trained policy (None: not measured).
         decisions: `decisions` table of the candidate's runs (None: not kept).
         seed: of the bootstrap.
+        cells: what `results` tell of the two, as (controller, scenario, KPI, entity) -> seed -> value; derived.
+
+    Raises:
+        SchemaError: a table does not fit its schema.
+        UsageError: a cell is in `results` twice.
     """
 
     results: pl.DataFrame
@@ -80,6 +96,7 @@ class Evidence:
     parity_error: float | None
     decisions: pl.DataFrame | None = None
     seed: int = 0
+    cells: Mapping[Cell, Mapping[int, float | None]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         results = tables.conform(self.results, "results", "evidence")
@@ -87,40 +104,38 @@ class Evidence:
         object.__setattr__(self, "results", results)
         if self.decisions is not None:
             object.__setattr__(self, "decisions", tables.conform(self.decisions, "decisions", "evidence"))
-
-
-def judged(evidence: Evidence) -> pl.DataFrame:
-    """The results of candidate and baseline."""
-    return evidence.results.filter(pl.col("controller").is_in([evidence.candidate, evidence.baseline]))
+        cells: dict[Cell, dict[int, float | None]] = {}
+        known = results.filter(pl.col("controller").is_in([self.candidate, self.baseline])).sort("seed")
+        for *cell, seed, value in known.select(*Cell._fields, "seed", "value").iter_rows():
+            cells.setdefault(Cell(*cell), {})[seed] = value
+        object.__setattr__(self, "cells", cells)
 
 
 def scenarios(evidence: Evidence, rules: Rules) -> list[str]:
     """The scenarios to judge: the declared ones, or else all that candidate or baseline ran."""
-    return list(rules.scenarios) or sorted(judged(evidence)["scenario"].unique())
+    return list(rules.scenarios) or sorted({cell.scenario for cell in evidence.cells})
 
 
 def services(evidence: Evidence) -> list[str]:
     """The services with a late ratio, in alphabetical order."""
-    return sorted(judged(evidence).filter(kpi=LATE)["entity"].unique())
+    return sorted({cell.entity for cell in evidence.cells if cell.kpi == LATE})
 
 
-def by_seed(evidence: Evidence, controller: str, scenario: str, kpi: str, entity: str) -> pl.DataFrame:
-    """Seed and value of one KPI, where it is finite, in order of the seeds."""
-    found = evidence.results.filter(controller=controller, scenario=scenario, kpi=kpi, entity=entity)
-    return found.filter(pl.col("value").is_finite()).select("seed", "value").sort("seed")
+def runs(evidence: Evidence, controller: str, scenario: str) -> list[int]:
+    """The seeds with which a controller ran a scenario, in order."""
+    found = (seeds for cell, seeds in evidence.cells.items() if cell[:2] == (controller, scenario))
+    return sorted(set().union(*found))
+
+
+def by_seed(evidence: Evidence, controller: str, scenario: str, kpi: str, entity: str) -> dict[int, float]:
+    """Seed -> value of one KPI, where it is finite."""
+    found = evidence.cells.get(Cell(controller, scenario, kpi, entity), {})
+    return {seed: value for seed, value in found.items() if value is not None and math.isfinite(value)}
 
 
 def paired(evidence: Evidence, scenario: str, kpi: str, entity: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The candidate's and the baseline's values of one KPI for the seeds that both ran."""
-    pairs = by_seed(evidence, evidence.candidate, scenario, kpi, entity).join(
-        by_seed(evidence, evidence.baseline, scenario, kpi, entity),
-        on="seed",
-        suffix="_baseline",
-        maintain_order="left",
-    )
-    return pairs["value"].to_numpy(), pairs["value_baseline"].to_numpy()
-
-
-def runs(evidence: Evidence, controller: str, scenario: str) -> set[int]:
-    """The seeds with which a controller ran a scenario."""
-    return set(evidence.results.filter(controller=controller, scenario=scenario)["seed"])
+    """The candidate's and the baseline's values of one KPI, for the seeds that both ran."""
+    candidate = by_seed(evidence, evidence.candidate, scenario, kpi, entity)
+    baseline = by_seed(evidence, evidence.baseline, scenario, kpi, entity)
+    common = [seed for seed in candidate if seed in baseline]
+    return np.array([candidate[seed] for seed in common]), np.array([baseline[seed] for seed in common])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from statistics import fmean
 
 from experiments.gate.rules import (
     CHURN,
@@ -53,7 +54,7 @@ def churn(evidence: Evidence, rules: Rules) -> list[Check]:
     ratios = {}
     for scenario in scenarios(evidence, rules):
         for service in services(evidence):
-            candidate, baseline = (side.sum() for side in paired(evidence, scenario, CHURN, service))
+            candidate, baseline = (float(side.sum()) for side in paired(evidence, scenario, CHURN, service))
             ratio = candidate / baseline if baseline else 1.0 if not candidate else math.inf
             ratios[ratio, scenario, service] = f"{candidate:g} scale events against {baseline:g}"
     worst = max(ratios, default=None)
@@ -99,14 +100,14 @@ def _worst_share(name: str, kpi: str, rule: str, most: float, remedy: str, evide
     shares = {}
     for scenario in scenarios(evidence, rules):
         for service in services(evidence):
-            values = by_seed(evidence, evidence.candidate, scenario, kpi, service)["value"].to_numpy()
-            if len(values):
-                shares[float(values.mean()), scenario, service] = values
+            values = [*by_seed(evidence, evidence.candidate, scenario, kpi, service).values()]
+            if values:
+                shares[fmean(values), scenario, service] = values
     worst = max(shares, default=None)
     if worst is None:
         return Check(name, rule, most, None, None, None, "cannot tell", f"{kpi} was not recorded", remedy)
     value, scenario, service = worst
-    low, high = float(shares[worst].min()), float(shares[worst].max())
+    low, high = min(shares[worst]), max(shares[worst])
     found = f"{100 * value:.3g} % in {scenario}, {service}, the worst; {100 * low:.3g} to {100 * high:.3g} % by seed"
     return Check(name, rule, most, value, low, high, _within(value, most), found, remedy)
 

@@ -24,7 +24,7 @@ class Check:
 
     name: str
     rule: str
-    threshold: float | None
+    threshold: float
     value: float | None
     low: float | None
     high: float | None

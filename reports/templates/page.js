@@ -41,9 +41,10 @@ function read() {
   if (chips) state.shown = pressed(chips);
 }
 function apply() {
-  all("[data-scenario]").forEach((row) => {
-    const elsewhere = state.scenario !== undefined && row.dataset.scenario !== state.scenario;
-    const unseen = state.shown !== undefined && "controller" in row.dataset && !state.shown.includes(row.dataset.controller);
+  all("[data-scenario], [data-controller]").forEach((row) => {
+    const { scenario, controller } = row.dataset;
+    const elsewhere = state.scenario !== undefined && scenario !== undefined && scenario !== state.scenario;
+    const unseen = state.shown !== undefined && controller !== undefined && !state.shown.includes(controller);
     row.hidden = elsewhere || unseen;
   });
   all("[data-show=scenario]").forEach((place) => { place.textContent = state.scenario ?? place.textContent; });
@@ -81,6 +82,7 @@ async function draw(name) {
   const embedded = await window.vegaEmbed(place, spec, {
     ast: true, // no code is made from text, so the page's content policy can forbid that
     renderer: "svg",
+    logLevel: 1, // errors only: a scenario without failures is no cause for a warning
     actions: { export: true, source: false, compiled: false, editor: false },
     tooltip: { disableDefaultStyle: true },
   });

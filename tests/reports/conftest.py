@@ -75,9 +75,9 @@ def _wish(controller: str, demand: np.ndarray) -> np.ndarray:
     level = {
         "hold": np.full(demand.size, demand.mean() / 0.72),
         "static": np.full(demand.size, np.quantile(demand, 0.995) / 0.9),
-        "hpa": np.roll(smooth, 6) / 0.7,
-        "forecast_led": np.maximum(np.roll(smooth, -10), smooth) / 0.8,
-        "ppo": np.maximum(np.roll(smooth, -4), smooth) / 0.84,
+        "hpa": np.roll(smooth, 14) / 0.8,
+        "forecast_led": np.maximum(np.roll(smooth, -10), smooth) / 0.84,
+        "ppo": np.maximum(np.roll(smooth, -4), smooth) / 0.88,
     }.get(controller, smooth / 0.75)
     every = np.repeat((level / REPLICA_RPS)[::15], 15)[: demand.size]
     return np.ceil(every).astype(int)

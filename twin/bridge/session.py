@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, cast
@@ -14,13 +14,12 @@ from twin.bridge.http_plant import TelemetryLost
 from twin.bridge.ledger import Ledger
 from twin.bridge.modes import Actuator, Mode, known_value, never
 from twin.errors import UsageError
-from twin.loop import ControlLoop
-from twin.trace import tables
+from twin.loop import ControlLoop, decision_table
+from twin.metrics import HANDOVER
 from twin.types import ActionKind, Controller, Decision, Limits, Observation, Plant
 
 LOST = "aborted: telemetry lost"
 SILENT = "watchdog: no valid decision"
-HANDED_OVER = "handed over"  # how the reason of a decision begins that a guard took from the policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +27,9 @@ class SessionReport:
     """What one session did.
 
     `status` is "completed", "stopped" or "aborted: telemetry lost". `decisions` is the table of that name.
-    `limited` counts decisions that the shield changed, `unsent` those that the plant never got or did not carry out
-    (status "rejected" or "failed"), `lost` the observations that did not come, `silent` the turns without a decision.
+    `handed_over` counts decisions that a rule took in place of the policy, `limited` those that the shield changed,
+    `unsent` those that the plant never got or did not carry out (status "rejected" or "failed"), `lost` the
+    turns in which telemetry was lost, `silent` those without a decision.
     `disagreement` is the mean of |proposed - value that the plant wished for at the next observation|, in replicas
     or nodes: how far a shadow is from the incumbent; None when it was never known. `ledger_head` is the hash of the
     session's last record: kept elsewhere, it shows a ledger that was cut off.
@@ -176,8 +176,8 @@ class _Session:
         return SessionReport(
             status=status,
             steps=self.turns,
-            decisions=_table(rows),
-            handed_over=sum(row.reason.startswith(HANDED_OVER) for row in rows),
+            decisions=decision_table(rows),
+            handed_over=sum(HANDOVER in row.reason for row in rows),
             limited=sum(bool(row.limited_by) for row in rows),
             unsent=sum(row.status in ("rejected", "failed") for row in rows),
             lost=self._lost,
@@ -219,13 +219,3 @@ class _Session:
         self._ledger.append("decision", asdict(decision))
         if self._on_decision:
             self._on_decision(decision)
-
-
-def _table(rows: Sequence[Decision]) -> pl.DataFrame:
-    if not rows:
-        return tables.empty("decisions")
-    columns = tables.schema("decisions")
-    frame = pl.DataFrame(
-        {c.name: [getattr(row, c.name) for row in rows] for c in columns}, schema={c.name: c.dtype for c in columns}
-    )
-    return tables.conform(frame, "decisions", "session")

@@ -93,7 +93,7 @@ def _backlog(
     overflow = max(0.0, end - longest)
     end = min(max(end, 0.0), longest)
     if capacity <= 0.0:
-        return end, overflow, rate * dt_s, rate * dt_s * c[TIMEOUT_S]
+        return end, overflow, rate * dt_s - overflow, rate * dt_s * c[TIMEOUT_S]
     full_s = overflow / net if overflow > 0.0 else 0.0  # time spent at the longest queue
     patient = (c[SLO_S] - c[SERVICE_TIME_S]) * capacity  # the queue that just meets the SLO
     sloped_s = dt_s - full_s
@@ -104,7 +104,7 @@ def _backlog(
         share = 1.0
     else:
         share = (high - patient) / (high - low)
-    late = rate * (share * sloped_s + full_s)
+    late = rate * share * sloped_s + capacity * full_s  # who finds the longest queue and may still join
     mean_wait = (0.5 * (q + end) * sloped_s + longest * full_s) / (dt_s * capacity)
     return end, overflow, late, rate * dt_s * (c[SERVICE_TIME_S] + mean_wait)
 

@@ -1,10 +1,11 @@
-"""Gymnasium environments over the twin; `register` is the entry point that gymnasium calls."""
+"""Gymnasium environments over the twin: `twin.envs.register()`, then `gymnasium.make("NovaCron/Scale-v0", ...)`."""
 
 from __future__ import annotations
 
 
 def register() -> None:
-    """Make `NovaCron/Scale-v0` known to `gymnasium.make`."""
+    """Make the environments known to `gymnasium.make`; calling it again changes nothing."""
     import gymnasium
 
-    gymnasium.register(id="Scale-v0", entry_point="twin.envs.scale:ScaleEnv")
+    if "NovaCron/Scale-v0" not in gymnasium.registry:
+        gymnasium.register(id="NovaCron/Scale-v0", entry_point="twin.envs.scale:ScaleEnv")

@@ -11,6 +11,7 @@ terminated: a cluster does not end.
 from __future__ import annotations
 
 import math
+from collections import deque
 from typing import Any
 
 import gymnasium
@@ -27,7 +28,8 @@ from twin.types import Action, Cluster, Limits, Observation, Record
 
 TARGETS = np.linspace(0.60, 0.96, 10, dtype=np.float32)
 
-TOLERANCE = 0.05
+STEPS = 5
+TOLERANCE = 0.1
 
 _HOUR_S = 3600.0
 _BOUND = 10.0
@@ -56,12 +58,13 @@ def features(values: NDArray[np.float32], factors: NDArray[np.float32]) -> NDArr
     return np.clip(values * factors, -_BOUND, _BOUND)
 
 
-def replicas_for(demand_rps: float, quarter_rps: float, wanted: float, target: float, replica_rps: float) -> float:
-    """Replicas (not yet whole) that serve the larger of the last minute's and quarter hour's demand at `target`.
+def replicas_for(demand_rps: NDArray[np.float32], wanted: float, target: float, replica_rps: float) -> float:
+    """Replicas (not yet whole) that serve the largest of `demand_rps` at the utilisation `target`.
 
-    The wanted ones stay while they would run within TOLERANCE of the target, as the HPA's do: no chasing of noise.
+    `demand_rps` holds the last STEPS minutes and the quarter hour, so that a dip of a few minutes shrinks nothing;
+    and the wanted replicas stay while they run within TOLERANCE of the target: both as the HPA does it.
     """
-    wish = max(demand_rps, quarter_rps) / (replica_rps * target)
+    wish = float(demand_rps.max()) / (replica_rps * target)
     return wanted if abs(wish / wanted - 1.0) <= TOLERANCE else wish
 
 
@@ -122,8 +125,8 @@ class ScaleEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
             until_s=self._episode_s,
             seed=int(self.np_random.integers(2**31)),
         )
-        self._plant.advance(self._interval_s)
-        self._seen = self._plant.observe()
+        self._demand: deque[float] = deque(maxlen=STEPS)
+        self._look()
         self._history = [(0.0, self._service.replicas)]
         return self._features(), {"start_s": start_s}
 
@@ -132,22 +135,22 @@ class ScaleEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
         assert self._plant is not None, "reset() comes first"
         name = self._service.name
         before = int(self._seen[f"{name}.wanted_replicas"])
-        wish = replicas_for(
-            self._seen[f"{name}.demand_rps"],
-            self._seen[f"{name}.demand_15m_rps"],
-            max(before, 1),
-            float(TARGETS[int(action)]),
-            self._service.replica_rps,
-        )
+        demand = np.array([*self._demand, self._seen[f"{name}.demand_15m_rps"]], dtype=np.float32)
+        wish = replicas_for(demand, max(before, 1), float(TARGETS[int(action)]), self._service.replica_rps)
         proposed = Action("replicas", name, math.ceil(wish - 1e-3))
         allowed = limit(proposed, before, self._seen, self._limits, self._history)
         wanted = self._plant.apply([allowed.action])[0].value
         if wanted != before:
             self._history.append((self._seen.time_s, wanted))
-        self._plant.advance(self._interval_s)
-        self._seen = self._plant.observe()
+        self._look()
         reward, info = self._judge(before, wanted, bool(allowed.limited_by))
         return self._features(), reward, False, self._plant.time_s >= self._episode_s, info
+
+    def _look(self) -> None:
+        assert self._plant is not None, "reset() comes first"
+        self._plant.advance(self._interval_s)
+        self._seen = self._plant.observe()
+        self._demand.append(self._seen[f"{self._service.name}.demand_rps"])
 
     def _judge(self, before: int, wanted: int, limited: bool) -> tuple[float, dict[str, Any]]:
         name = self._service.name

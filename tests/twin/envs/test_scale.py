@@ -1,0 +1,96 @@
+"""The environment: both libraries' checkers, determinism, truncation, and the reward's direction."""
+
+from __future__ import annotations
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+
+from tests.twin.conftest import make_cluster, make_trace
+from twin.engine.plant import TwinPlant
+from twin.envs import register
+from twin.envs.scale import TARGETS, ScaleEnv, replicas_for
+from twin.errors import UsageError
+
+TRACE = make_trace(lambda t: 0.25 + 0.1 * np.sin(2 * np.pi * t / 86_400))
+
+
+def make_env(**options: float) -> ScaleEnv:
+    return ScaleEnv(TRACE, make_cluster(), "web", episode_s=3600.0, **options)
+
+
+def rollout(env: ScaleEnv, action: int, seed: int) -> tuple[list[np.ndarray], list[float], dict]:
+    seen, _ = env.reset(seed=seed)
+    observations, rewards = [seen], []
+    while True:
+        seen, reward, terminated, truncated, info = env.step(np.int64(action))
+        observations.append(seen)
+        rewards.append(reward)
+        assert not terminated
+        if truncated:
+            return observations, rewards, info
+
+
+def test_gymnasium_check_env() -> None:
+    check_env(make_env(), skip_render_check=True)
+
+
+def test_stable_baselines3_check_env() -> None:
+    from stable_baselines3.common.env_checker import check_env as sb3_check_env
+
+    sb3_check_env(make_env())
+
+
+def test_it_is_registered() -> None:
+    register()
+    register()
+    env = gymnasium.make("NovaCron/Scale-v0", trace=TRACE, cluster=make_cluster(), service="web", episode_s=3600.0)
+    assert isinstance(env.unwrapped, ScaleEnv)
+
+
+def test_same_seed_same_episode() -> None:
+    first, second, other = rollout(make_env(), 3, 1), rollout(make_env(), 3, 1), rollout(make_env(), 3, 2)
+    assert np.array_equal(np.stack(first[0]), np.stack(second[0]))
+    assert first[1] == second[1]
+    assert first[1] != other[1]
+
+
+def test_an_episode_is_truncated_at_its_end() -> None:
+    assert len(rollout(make_env(), 0, 1)[1]) == 59  # the first of 60 minutes passes in reset
+
+
+def test_fuller_replicas_cost_less_and_are_late_more() -> None:
+    roomy, tight = (rollout(make_env(late_price=0.0), action, 1) for action in (0, len(TARGETS) - 1))
+    assert np.mean(tight[1]) > np.mean(roomy[1])
+    priced = [rollout(make_env(late_price=1000.0), action, 1) for action in (0, len(TARGETS) - 1)]
+    assert np.mean(priced[1][1]) < np.mean(priced[0][1])
+
+
+def test_info_carries_raw_costs() -> None:
+    *_, info = rollout(make_env(), 0, 1)
+    assert {"late_ratio", "replicas", "cost_late", "limited"} <= set(info)
+
+
+def test_an_episode_can_be_placed() -> None:
+    _, info = make_env().reset(seed=1, options={"start_s": 7200.0})
+    assert info["start_s"] == 7200.0
+
+
+def test_wanted_replicas_stay_within_the_tolerance() -> None:
+    demand = np.array([95.0, 100.0, 90.0], dtype=np.float32)
+    assert replicas_for(demand, 5.0, 0.8, 25.0) == 5.0
+    assert replicas_for(demand, 5.4, 0.8, 25.0) == 5.4
+    assert replicas_for(demand, 6.0, 0.8, 25.0) == pytest.approx(5.0)
+
+
+def test_a_trace_shorter_than_an_episode_is_refused() -> None:
+    with pytest.raises(UsageError, match="does not fit"):
+        ScaleEnv(TRACE, make_cluster(), "web", episode_s=1e9)
+
+
+def test_the_environment_is_the_twin() -> None:
+    """The env's plant under constant wishes is the twin under the same wishes: one dynamics, not two."""
+    env = make_env()
+    env.reset(seed=5, options={"start_s": 0.0})
+    assert isinstance(env._plant, TwinPlant)
