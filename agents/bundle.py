@@ -124,7 +124,7 @@ def create(
     Args:
         out: must not exist.
         policy: folder with `graph.onnx` and `policy.json`.
-        verdict: the gate's, with "decision" and "candidate".
+        verdict: the gate's, with "decision", "candidate" and the "graph_sha256" that it is on.
         evidence: "trace_digest", "seeds", "windows_s", and whatever else is to be known.
         limits: within which the policy was judged and may act.
         parity: the trained network's own answers.
@@ -145,6 +145,9 @@ def create(
     if out.exists() or out.is_symlink():
         raise BundleError(f"{out} exists; name a new folder: a bundle is never changed")
     content = {name: _read(policy / name) for name in ("graph.onnx", "policy.json")}
+    judged = verdict.get("graph_sha256")
+    if judged != _sha256(content["graph.onnx"]):
+        raise BundleError(f"{out}: the verdict is on graph {judged}, not on {policy / 'graph.onnx'}; judge this one")
     content["verdict.json"] = _json(dict(verdict), "verdict.json")
     content["parity.npz"] = _npz(parity)
     spec = _load(content, policy).spec  # the graph is held against the network before anything is signed

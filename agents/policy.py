@@ -20,6 +20,7 @@ from twin.errors import PolicyError
 from twin.types import Action, Observation
 
 Window = NDArray[np.float32]  # [steps, columns], oldest step first
+LONGEST_GAP = 3  # steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +73,9 @@ class PolicySpec:
 class GraphPolicy:
     """The controller around an inference: keeps the window, asks, and words the answer.
 
-    While the window is not full or holds an unknown value it proposes nothing: whoever guards it
-    (`agents.rules.guarded`) lets a rule decide meanwhile.
+    While the window is not full, or the last observation is unknown, it proposes nothing: whoever guards it
+    (`agents.rules.guarded`) lets a rule decide meanwhile. Up to LONGEST_GAP unknown steps are bridged in the window
+    by the last known values; after a longer gap the window is filled anew.
     """
 
     def __init__(self, spec: PolicySpec, infer: Infer) -> None:
@@ -81,6 +83,7 @@ class GraphPolicy:
         self.spec = spec
         self.infer = infer
         self._window: deque[NDArray[np.float32]] = deque(maxlen=spec.steps)
+        self._gap = 0
         self._positions: tuple[tuple[str, ...], NDArray[np.intp]] | None = None
 
     @property
@@ -96,16 +99,23 @@ class GraphPolicy:
     def reset(self) -> None:
         """Forget the window."""
         self._window.clear()
+        self._gap = 0
 
     def decide(self, observation: Observation) -> list[Action]:
         """One action per service, or none while the window is incomplete; raises PolicyError for nonsense."""
-        self._window.append(observation.values[self._locate(observation)])
-        if len(self._window) < self.spec.steps:
+        if not self._remember(observation.values[self._locate(observation)]) or len(self._window) < self.spec.steps:
             return []
-        window = np.stack(self._window)
-        if not np.isfinite(window).all():
-            return []
-        return self.actions(self.infer(window))
+        return self.actions(self.infer(np.stack(self._window)))
+
+    def _remember(self, row: NDArray[np.float32]) -> bool:
+        """Take the step into the window; is it known?"""
+        known = np.isfinite(row)
+        self._gap = 0 if known.all() else self._gap + 1
+        if self._gap > LONGEST_GAP or (self._gap and not self._window):
+            self._window.clear()
+        else:
+            self._window.append(np.where(known, row, self._window[-1] if self._window else row))
+        return self._gap == 0
 
     def actions(self, said: Inference) -> list[Action]:
         """The graph's answer as actions; raises PolicyError when it is not finite."""

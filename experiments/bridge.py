@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from agents import bundle
 from agents.rules.guarded import Guarded
-from experiments import cell, verb
+from experiments import cell, present, verb
 from experiments.display import Display
 from experiments.rundir import RunFolder, write_json
 from twin.bridge.http_plant import HttpPlant
@@ -122,9 +122,7 @@ def _summary(report: SessionReport, mode: str, about: dict[str, Any]) -> dict[st
 
 def task(cfg: DictConfig, display: Display) -> int:
     """Run a session, write the run folder and its report; returns 0 when it was completed, else 4."""
-    from experiments import present
-
-    trace = cell.read_trace(cfg.trace)
+    trace = None if cfg.plant.url else cell.read_trace(cfg.trace)  # a live plant needs no recording
     display.line(present.identity_line("bridge", cfg, trace))
     with RunFolder(Path(cfg.out)) as folder:
         folder.identify(cfg, "bridge", trace, verb.command("bridge"), verb.overrides())

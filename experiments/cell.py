@@ -9,16 +9,18 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.split import Split
 from twin.errors import UsageError
-from twin.simulation import Run, simulate
 from twin.trace.trace import Trace
 from twin.types import Cluster
+
+if TYPE_CHECKING:
+    from twin.simulation import Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,8 @@ def stage(cell: Cell) -> tuple[Trace, Cluster, tuple, float]:
 
 def run(cell: Cell, progress: Callable[[float], None] | None = None) -> tuple[Run, float]:
     """(the run, its warm-up seconds): `run.kpis(warmup_s)` scores what came after."""
+    from twin.simulation import simulate
+
     trace, cluster, events, warmup_s = stage(cell)
     done = simulate(
         trace,

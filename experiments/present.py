@@ -12,17 +12,21 @@ from experiments.rundir import git_state
 from twin.trace.trace import Trace
 
 
-def identity_line(verb: str, cfg: DictConfig, trace: Trace) -> str:
+def identity_line(verb: str, cfg: DictConfig, trace: Trace | None) -> str:
     """One line that says what is about to run on which facts."""
     git = git_state()
     commit = f"{git['commit'][:9]}{'+changes' if git['dirty'] else ''}" if git["commit"] else "no git"
-    return f"{verb} {cfg.name} · seed {cfg.seed} · trace {trace.info.name} {trace.digest()} · {commit}"
+    facts = f"trace {trace.info.name} {trace.digest()}" if trace else "no trace"
+    return f"{verb if cfg.name == verb else f'{verb} {cfg.name}'} · seed {cfg.seed} · {facts} · {commit}"
 
 
 def finish(folder: Path, cfg: DictConfig, display: Display) -> None:
     """Write the report, mirror the folder to the tracker, and end with the report's path."""
-    from reports import page
-
-    report = page.write(folder)
     build(cfg.tracking).mirror(folder)
-    display.result(str(report))
+    try:
+        from reports import page
+    except ModuleNotFoundError as error:  # a bridge lives without the extra `reports`
+        display.line(f"no page: {error.name} is not installed")
+        display.result(str(folder))
+        return
+    display.result(str(page.write(folder)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -36,6 +37,7 @@ def study(cfg: DictConfig, folder: RunFolder, display: Display) -> Verdict:
     trained = verb.require(cfg.policy, "policy", "give a trained policy: policy=runs/train/.../policies/ppo")
     key_file = verb.require(cfg.key, "key", "make one with: python -m agents.bundle keygen PATH")
     key = bundle.load_private_key(key_file)
+    graph_sha256 = hashlib.sha256((trained / "graph.onnx").read_bytes()).hexdigest()
     native: Infer = cell.build(cfg.learner.native)(trained)
     with folder.phase(f"judge {cfg.candidate}"), display.phase(f"judge {cfg.candidate}") as advance:
         windows = recorded_windows(cfg, trained)
@@ -47,7 +49,8 @@ def study(cfg: DictConfig, folder: RunFolder, display: Display) -> Verdict:
     target.write_text(verdicts.to_json(verdict), encoding="utf-8")
     show(verdict, display)
     if verdict.decision == "pass":
-        sign(cfg, folder, trained, verdict, evidence, bundle.Parity.record(native, windows), key)
+        answers = bundle.Parity.record(native, windows)
+        sign(cfg, folder, trained, verdict, evidence, answers, graph_sha256, key)
     return verdict
 
 
@@ -110,6 +113,7 @@ def sign(
     verdict: Verdict,
     evidence: Evidence,
     parity: bundle.Parity,
+    graph_sha256: str,
     key: bundle.Ed25519PrivateKey,
 ) -> None:
     """Write the signed bundle `bundles/<candidate>` and the public key that verifies it."""
@@ -126,7 +130,7 @@ def sign(
     bundle.create(
         out,
         trained,
-        verdict=json.loads(verdicts.to_json(verdict)),
+        verdict={**json.loads(verdicts.to_json(verdict)), "graph_sha256": graph_sha256},
         evidence=facts,
         limits=cell.build(cfg.limits),
         parity=parity,

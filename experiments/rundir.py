@@ -100,19 +100,17 @@ class RunFolder:
             frame = pl.concat([tables.read(path, name), frame]).unique(maintain_order=True)
         tables.write(tables.conform(frame, name, name), path)
 
-    def identify(self, cfg: DictConfig, verb: str, trace: Trace, command: list[str], overrides: list[str]) -> None:
+    def identify(
+        self, cfg: DictConfig, verb: str, trace: Trace | None, command: list[str], overrides: list[str]
+    ) -> None:
         """Write identity.json, config.yaml: what must be known to run this again."""
-        known = asdict(trace.info)
         identity = {
             "format_version": FORMAT_VERSION,
             "verb": verb,
             "name": OmegaConf.select(cfg, "name", default=verb),
             "run_id": self.final.name,
             "seed": cfg.seed,
-            "trace": {
-                **{k: known[k] for k in ("name", "source", "licence", "sha256", "notes", "missing")},
-                "digest": trace.digest(),
-            },
+            "trace": _facts(trace),
             "cluster": asdict(instantiate(cfg.cluster, _convert_="all")) if "cluster" in cfg else {},
             "command": " ".join(command),
             "overrides": overrides,
@@ -130,6 +128,14 @@ class RunFolder:
         path = self.path / "identity.json"
         identity = json.loads(path.read_text(encoding="utf-8"))
         write_json(path, {**identity, "status": status, "reason": reason})
+
+
+def _facts(trace: Trace | None) -> dict[str, Any]:
+    if trace is None:
+        return {"name": "", "digest": "", "source": "", "licence": "", "sha256": "", "notes": [], "missing": []}
+    known = asdict(trace.info)
+    kept = {key: known[key] for key in ("name", "source", "licence", "sha256", "notes", "missing")}
+    return {**kept, "digest": trace.digest()}
 
 
 def _peak_gib(who: int) -> float:

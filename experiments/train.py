@@ -48,7 +48,6 @@ def teach(lesson: Lesson) -> Learned:
         lesson.out,
         trace=split.train(whole),
         cluster=cell.build(lesson.scene["cluster"]),
-        limits=cell.build(lesson.scene["limits"]),
         seed=lesson.seed,
     )
     facts = {

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import hydra
+import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -47,7 +48,7 @@ def main(verb: str, task: Task) -> None:
 
     try:
         hydra.main(version_base="1.3", config_path="../conf", config_name=verb)(job)()
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         if full:
             raise
         sys.stderr.write(f"{_worded(error)}\n")

@@ -68,7 +68,7 @@ def colour(column: str, styles: Styles, labels: Iterable[str], *, legend: bool) 
 
     names = list(labels)
     scale = alt.Scale(domain=names, range=[styles[name][0] for name in names])
-    return alt.Color(f"{column}:N", scale=scale, legend=alt.Legend() if legend else None)
+    return alt.Color(f"{column}:N", scale=scale, legend=_legend() if legend else None)
 
 
 def dash(column: str, styles: Styles, labels: Iterable[str], *, legend: bool) -> alt.StrokeDash:
@@ -77,7 +77,13 @@ def dash(column: str, styles: Styles, labels: Iterable[str], *, legend: bool) ->
 
     names = list(labels)
     scale = alt.Scale(domain=names, range=[styles[name][1] for name in names])
-    return alt.StrokeDash(f"{column}:N", scale=scale, legend=alt.Legend() if legend else None)
+    return alt.StrokeDash(f"{column}:N", scale=scale, legend=_legend() if legend else None)
+
+
+def _legend() -> alt.Legend:
+    import altair as alt
+
+    return alt.Legend(symbolOpacity=1)  # a faint band is no key to its line
 
 
 def matrix(summary: pl.DataFrame, kpi: str, entity: str, *, cell: tuple[int, int] = (112, 30)) -> alt.LayerChart:
@@ -105,9 +111,9 @@ def matrix(summary: pl.DataFrame, kpi: str, entity: str, *, cell: tuple[int, int
     y = alt.Y("scenario:N", sort=scenarios.to_list(), axis=alt.Axis(title=None, grid=False))
     base = alt.Chart(named(name)).encode(x, y)
     tiles = base.mark_rect(stroke=INK, strokeOpacity=0.25).encode(alt.Color("shade:N", scale=None))
-    title = f"{wording.words(kpi)} ({entity}) as a ratio to {found['baseline'][0]}: blue is better, orange worse"
+    title = f"{kpi} · {entity}: ratio to {found['baseline'][0]}, blue is better"
     size = {"width": cell[0] * len(controllers), "height": cell[1] * len(scenarios)}
-    chart = alt.layer(tiles, base.mark_text(color="#3b3f45").encode(text="text:N"))
+    chart = alt.LayerChart(layer=[tiles, base.mark_text(color="#3b3f45").encode(text="text:N")])
     return chart.properties(title=title, config=theme(), datasets={name: rows(cells)}, **size)
 
 
@@ -141,7 +147,9 @@ def reliability(table: pl.DataFrame, styles: Styles, width: int = 360) -> alt.La
     )
     title = "Coverage: dashed is perfectly calibrated"
     data = {"reliability": rows(table.with_columns(pl.col("share").round(2)))}
-    return alt.layer(diagonal, lines).properties(title=title, width=width, height=260, config=theme(), datasets=data)
+    return alt.LayerChart(layer=[diagonal, lines]).properties(
+        title=title, width=width, height=260, config=theme(), datasets=data
+    )
 
 
 def pinball(table: pl.DataFrame, styles: Styles, width: int = 360) -> alt.Chart:
@@ -192,4 +200,6 @@ def learning(curves: pl.DataFrame, styles: Styles, width: int = 860) -> alt.Laye
     )
     title = "Reward while training: thin is one seed, thick their mean"
     data = {"learning": rows(curves.with_columns(pl.col("reward").round_sig_figs(4)))}
-    return alt.layer(seeds, mean).properties(title=title, width=width, height=220, config=theme(), datasets=data)
+    return alt.LayerChart(layer=[seeds, mean]).properties(
+        title=title, width=width, height=220, config=theme(), datasets=data
+    )

@@ -12,48 +12,67 @@ from reports.timeline import View
 
 
 def context(run: RunFolder, drawing: Drawing) -> Facts:
-    """Everything the template reads but scripts and data."""
-    summary = kpis.scored(run)
-    kpis = None if summary is None else kpis.table(summary, drawing.styles)
-    scores = run.forecast_scores
-    binned, trace = drawing.series, run.identity.get("trace") or {}
-    context = {
+    """Everything the template reads but scripts and data, by the name it reads it under."""
+    words = {**_identity(run), **_explored(run, drawing), **_judged(run, drawing), **_reproduced(run)}
+    return {**words, "sections": _sections(words)}
+
+
+def _identity(run: RunFolder) -> Facts:
+    return {
         "identity": run.identity,
-        "trace": trace,
+        "trace": run.identity.get("trace") or {},
         "facts": _facts(run),
         "scale": views.demand_scale(run.identity),
         "differences": views.differences(run),
         "inventory": _inventory(run.identity),
+    }
+
+
+def _explored(run: RunFolder, drawing: Drawing) -> Facts:
+    """KPIs, matrix, panels and decisions: the part of the page that one scenario is chosen for."""
+    summary, binned, styles = kpis.scored(run), drawing.series, drawing.styles
+    lines = None if binned is None else binned.lines
+    return {
         "baseline": run.baseline,
-        "scenarios": [s for s in run.scenarios if s],
+        "scenarios": [scenario for scenario in run.scenarios if scenario],
         "controllers": run.controllers,
-        "styles": drawing.styles,
+        "styles": styles,
         "view": drawing.view or View(next(iter(run.scenarios), ""), "", ()),
-        "kpis": kpis,
-        "intervals": run.summary is not None and bool(run.summary.height),
+        "kpis": None if summary is None else kpis.table(summary, styles),
+        "intervals": run.summary is not None and run.summary.height > 0,
         "seeds": _seeds(run),
         "matrices": [] if run.summary is None else kpis.matrices(run.summary),
         "timeline": "timeline" in drawing.charts,
         "bin": "" if binned is None else wording.duration(binned.bin_s),
-        "failures": binned is not None and bool(binned.failures.height),
-        "services": [] if binned is None else binned.lines["service"].unique().sort().to_list(),
-        "drawn": [] if binned is None else [c for c in run.controllers if c in set(binned.lines["controller"])],
-        "decisions": decisions.made(run, drawing.styles),
+        "failures": binned is not None and binned.failures.height > 0,
+        "services": [] if lines is None else lines["service"].unique().sort().to_list(),
+        "drawn": [] if lines is None else [c for c in run.controllers if c in set(lines["controller"])],
+        "decisions": decisions.made(run, styles),
+    }
+
+
+def _judged(run: RunFolder, drawing: Drawing) -> Facts:
+    """Forecasters, learning, fidelity, gate and bridge: what does not depend on the chosen scenario."""
+    scores, fidelity = run.forecast_scores, run.fidelity
+    return {
         "scores": None if scores is None else views.score_table(scores, drawing.forecasters),
         "calibrated": "reliability" in drawing.charts,
         "learned": "learning" in drawing.charts,
-        "fidelity": None if run.fidelity is None else views.fidelity_table(run.fidelity),
-        "assumptions": (run.fidelity or {}).get("assumptions", []),
+        "fidelity": None if fidelity is None else views.fidelity_table(fidelity),
+        "assumptions": (fidelity or {}).get("assumptions", []),
         "verdicts": [_verdict(verdict) for verdict in run.verdicts],
         "bridge": _bridge(run),
-        "phases": [(n, wording.duration(s)) for n, s in (run.timing.get("phases") or {}).items()],
+    }
+
+
+def _reproduced(run: RunFolder) -> Facts:
+    phases, versions = run.timing.get("phases") or {}, run.identity.get("versions") or {}
+    return {
+        "phases": [(name, wording.duration(took_s)) for name, took_s in phases.items()],
         "files": views.file_table(run),
-        "versions": views.records(
-            {"package": k, "version": v} for k, v in (run.identity.get("versions") or {}).items()
-        ),
+        "versions": views.records({"package": name, "version": version} for name, version in versions.items()),
         "missing": views.missing(run),
     }
-    return {**context, "sections": _sections(context)}
 
 
 def _facts(run: RunFolder) -> list[tuple[str, str, str]]:
@@ -64,7 +83,7 @@ def _facts(run: RunFolder) -> list[tuple[str, str, str]]:
         ("Seed", identity.get("seed"), ""),
         ("Trace", trace.get("name"), trace.get("digest")),
         ("Cluster", (identity.get("cluster") or {}).get("name"), ""),
-        ("Code", str(git.get("commit") or "")[:12], "with uncommitted changes" if git.get("dirty") else "clean"),
+        ("Code", str(git.get("commit") or "")[:12], "with uncommitted changes" if git.get("dirty") else "committed"),
         ("Scenarios", len(run.scenarios) or None, ", ".join(run.scenarios)),
         ("Controllers", len(run.controllers) or None, ", ".join(run.controllers)),
         ("Took", wording.duration(timing["wall_s"]) if "wall_s" in timing else None, _memory(timing)),
@@ -113,12 +132,12 @@ def _verdict(verdict: Facts) -> Facts:
 def _bridge(run: RunFolder) -> Facts | None:
     if run.bridge is None:
         return None
-    report, decisions = run.bridge.report, run.bridge.decisions
+    report, made = run.bridge.report, run.bridge.decisions
     told = [(wording.words(k), _value(v)) for k, v in report.items() if not isinstance(v, dict | list)]
     return {
         "mode": report.get("mode", ""),
         "facts": told,
-        "decisions": None if decisions is None else decisions.bridged(decisions),
+        "decisions": None if made is None else decisions.bridged(made),
     }
 
 
@@ -128,18 +147,18 @@ def _value(value: Any) -> str:  # noqa: ANN401 - any JSON value
     return wording.DASH if value is None else str(value)
 
 
-def _sections(context: Facts) -> list[tuple[str, str]]:
+def _sections(words: Facts) -> list[tuple[str, str]]:
     listed = (
         ("identity", "Identity", True),
-        ("kpis", "KPIs", context["kpis"]),
-        ("matrix", "Scenario × controller", context["matrices"]),
-        ("time", "On one clock", context["timeline"]),
-        ("decisions", "Decisions", context["decisions"]),
-        ("forecasts", "Forecasters", context["scores"] or context["calibrated"]),
-        ("learning", "Learning", context["learned"]),
-        ("fidelity", "Twin fidelity", context["fidelity"]),
-        ("gate", "Gate", context["verdicts"]),
-        ("bridge", "Bridge", context["bridge"]),
+        ("kpis", "KPIs", words["kpis"]),
+        ("matrix", "Scenario × controller", words["matrices"]),
+        ("time", "On one clock", words["timeline"]),
+        ("decisions", "Decisions", words["decisions"]),
+        ("forecasts", "Forecasters", words["scores"] or words["calibrated"]),
+        ("learning", "Learning", words["learned"]),
+        ("fidelity", "Twin fidelity", words["fidelity"]),
+        ("gate", "Gate", words["verdicts"]),
+        ("bridge", "Bridge", words["bridge"]),
         ("reproduce", "Reproduce", True),
     )
     return [(anchor, title) for anchor, title, there in listed if there]

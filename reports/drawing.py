@@ -30,7 +30,7 @@ class Drawing:
 
 def draw(run: RunFolder) -> Drawing:
     """The charts of a run folder that its tables allow."""
-    styles = palette.styles(run.controllers, run.baseline)
+    styles = controller_styles(run)
     forecasters = _forecasters(run)
     drawn: dict[str, Any] = {}
     binned = series.build(run)
@@ -45,6 +45,11 @@ def draw(run: RunFolder) -> Drawing:
         policies = {**palette.styles(curves["policy"].unique().sort()), **styles}
         drawn["learning"] = charts.learning(curves, policies)
     return Drawing(styles, forecasters, binned, view, drawn)
+
+
+def controller_styles(run: RunFolder) -> Styles:
+    """Colour and dash of each controller of the run, wherever it is drawn."""
+    return palette.styles(run.controllers, run.baseline)
 
 
 def _forecasters(run: RunFolder) -> Styles:

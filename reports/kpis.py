@@ -89,13 +89,17 @@ def _side(row: Facts) -> str:
     return "good" if amount > 0 else "bad" if amount < 0 else ""
 
 
-def matrices(summary: pl.DataFrame) -> list[tuple[str, Table]]:
-    """One scenario x controller table of ratios per KPI that has any, the headline KPIs first: (title, table)."""
+def compared(summary: pl.DataFrame) -> list[tuple[str, str]]:
+    """(kpi, entity) of every KPI that has a ratio to the baseline and a direction, the headlines first."""
     found = summary.filter(pl.col("ratio").is_not_null(), pl.col("better") != "neither")
-    kpis = found.select("kpi", "entity").unique(maintain_order=True).rows()
-    order = {kpi: rank for rank, kpi in enumerate(HEADLINES)}
-    kpis.sort(key=lambda key: order.get(key[0], len(order)))
-    return [(f"{kpi} · {entity}", _matrix(summary.filter(kpi=kpi, entity=entity))) for kpi, entity in kpis]
+    rank = {kpi: place for place, kpi in enumerate(HEADLINES)}
+    listed = found.select("kpi", "entity").unique(maintain_order=True).rows()
+    return sorted(listed, key=lambda key: rank.get(key[0], len(rank)))
+
+
+def matrices(summary: pl.DataFrame) -> list[tuple[str, Table]]:
+    """One scenario x controller table of ratios per compared KPI: (title, table)."""
+    return [(f"{kpi} · {entity}", _matrix(summary.filter(kpi=kpi, entity=entity))) for kpi, entity in compared(summary)]
 
 
 def _matrix(rows: pl.DataFrame) -> Table:

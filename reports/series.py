@@ -15,7 +15,7 @@ import polars as pl
 from reports.folder import Facts, RunFolder, ShownRun
 
 MAX_POINTS = 2_000  # per series, whatever the budget
-_CELLS = 110_000  # numbers on the page: about 0.6 MB of text
+_CELLS = 90_000  # numbers of all series together: about 0.5 MB of text
 _COLUMNS = 15
 _BINS_S = (60, 120, 300, 600, 900, 1200, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400)
 _SAME_DEMAND = 0.2  # a forecast of values that differ by more, in the worst 5 % of bins, is of another demand
@@ -44,22 +44,22 @@ class Series:
     slo_late_percent: dict[str, float]
 
 
-def build(folder: RunFolder) -> Series | None:
-    """The binned series of a run folder's shown runs, or None when no run recorded service steps."""
+def build(folder: RunFolder, *, most: int = MAX_POINTS) -> Series | None:
+    """The binned series of the shown runs, `most` points each; None when no run recorded service steps."""
     runs = [run for run in folder.runs if run.service_steps is not None and run.service_steps.height]
     if not runs:
         return None
     lines = _lines(runs)
     end_s = max(float(_steps(run)["time_s"].max()) for run in runs)  # pyright: ignore[reportArgumentType]
-    bin_s = bin_width(end_s, lines.height, min(step_s(_steps(run)) for run in runs))
+    bin_s = bin_width(end_s, lines.height, min(step_s(_steps(run)) for run in runs), most)
     steps = pl.concat([_binned(run, line, bin_s) for run in runs for line in _of(lines, run)])
     forecaster, forecast = _forecast(folder, lines, steps, bin_s)
     return Series(bin_s, lines, steps, forecast, forecaster, _failures(runs, bin_s), _slo(folder.identity))
 
 
-def bin_width(end_s: float, lines: int, step: float) -> float:
+def bin_width(end_s: float, lines: int, step: float, most: int = MAX_POINTS) -> float:
     """The shortest round bin, no shorter than `step`, that keeps `lines` series of `end_s` within the page's budget."""
-    points = min(MAX_POINTS, max(_CELLS // (_COLUMNS * max(lines, 1)), 50))
+    points = min(most, max(_CELLS // (_COLUMNS * max(lines, 1)), 50))
     least = max(end_s / points, step)
     return next((float(b) for b in _BINS_S if b >= least), math.ceil(least / 86_400.0) * 86_400.0)
 
@@ -98,19 +98,19 @@ def _bin(column: str, bin_s: float) -> pl.Expr:
 
 def _binned(run: ShownRun, line: dict[str, Any], bin_s: float) -> pl.DataFrame:
     frame = _steps(run).filter(service=line["service"])
-    lost, late = pl.col("late_requests") + pl.col("dropped_requests"), "arrived_requests"
+    lost, arrived = pl.col("late_requests") + pl.col("dropped_requests"), "arrived_requests"
     each = frame.with_columns(
         _bin("time_s", bin_s),
-        demand=pl.col(late) / step_s(frame),
+        demand=pl.col(arrived) / step_s(frame),
         ready=pl.col("ready_replicas"),
         utilisation=_percent(pl.col("busy_replica_s"), pl.col("ready_replica_s")),
-        late=_percent(lost, pl.col(late)),
+        late=_percent(lost, pl.col(arrived)),
     )
     binned = each.group_by("bin").agg(
         pl.col("demand", "ready").mean(),
         pl.col("wanted_replicas").mean().alias("wanted"),
-        utilisation=_percent(pl.col("busy_replica_s").sum(), pl.col("ready_replica_s").sum()),
-        late=_percent(lost.sum(), pl.col(late).sum()),
+        _percent(pl.col("busy_replica_s").sum(), pl.col("ready_replica_s").sum()).alias("utilisation"),
+        _percent(lost.sum(), pl.col(arrived).sum()).alias("late"),
         *(pl.col(m).min().alias(f"{m}_min") for m in MEASURES),
         *(pl.col(m).max().alias(f"{m}_max") for m in MEASURES),
     )
@@ -155,7 +155,7 @@ def _spans(worst: pl.DataFrame, step: float, gap_s: float) -> list[tuple[float, 
 
 
 def _slo(identity: Facts) -> dict[str, float]:
-    services = identity.get("cluster", {}).get("services", [])
+    services = (identity.get("cluster") or {}).get("services", [])
     return {s["name"]: 100.0 * (1.0 - s["slo_target"]) for s in services if "name" in s and "slo_target" in s}
 
 
@@ -203,7 +203,7 @@ def _nearest(forecasts: pl.DataFrame, bin_s: float) -> pl.DataFrame:
 def _factor(said: pl.DataFrame, demand: pl.DataFrame, identity: Facts, service: str) -> float | None:
     """Requests/s per unit of the forecast, accepted only if the recorded values then equal the run's demand."""
     both = said.join(demand, on="bin").filter(pl.col("demand") > 0)
-    services = identity.get("cluster", {}).get("services", [])
+    services = (identity.get("cluster") or {}).get("services", [])
     unit_rps = next((s.get("unit_rps", 1.0) for s in services if s.get("name") == service), 1.0)
     for factor in (1.0, float(unit_rps)):
         error = (both["y"] * factor / both["demand"] - 1.0).abs().quantile(0.95)

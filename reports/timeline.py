@@ -6,6 +6,7 @@ strip below zooms all panels, and the bin under the pointer is marked and read o
 
 from __future__ import annotations
 
+import json
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -49,7 +50,9 @@ def timeline(series: Series, styles: Styles, view: View, *, width: int = 860) ->
 def still(series: Series, styles: Styles, view: View, *, width: int = 760) -> alt.VConcatChart:
     """Demand, replicas and late requests for a picture: a legend instead of parameters to click."""
     clock = _Clock(series, styles, width, interactive=False)
-    return _stack([clock.demand(), clock.replicas(), clock.late(labels=True)], series, view)
+    clock.controllers = list(view.shown)
+    stack = _stack([clock.demand(), clock.replicas(), clock.late(labels=True)], series, view)
+    return stack.properties(title=f"Scenario {view.scenario}, service {view.service}")
 
 
 def datasets(series: Series) -> dict[str, str]:
@@ -171,8 +174,7 @@ class _Clock:
         steps = self._steps()
         drawn = steps.transform_filter(_SHOWN)
         x, each = self._x("mid", labels=labels), alt.Detail("controller:N")
-        names = [n for n in self.controllers if self.interactive or n in self.styles]
-        tint = colour("controller", self.styles, names, legend=not self.interactive)
+        tint = colour("controller", self.styles, self.controllers, legend=not self.interactive)
         layers: list[Any] = []
         if measure in MEASURES:
             band = _spread(drawn, measure).mark_area(
@@ -185,7 +187,10 @@ class _Clock:
         line = drawn.mark_line(strokeWidth=1.5, clip=True)
         layers.append(
             line.encode(
-                x, _y(measure, unit, domain), tint, dash("controller", self.styles, names, legend=not self.interactive)
+                x,
+                _y(measure, unit, domain),
+                tint,
+                dash("controller", self.styles, self.controllers, legend=not self.interactive),
             )
         )
         layers += more or []
@@ -208,10 +213,14 @@ class _Clock:
     def _x(self, field: str, *, labels: bool = False) -> alt.X:
         import altair as alt
 
-        domain = {"domain": self.zoom} if self.interactive else {}
+        scale = (
+            alt.Scale(type="utc", nice=False, domain=self.zoom)
+            if self.interactive
+            else alt.Scale(type="utc", nice=False)
+        )
         title = "time since the trace's start" if labels else None
         axis = alt.Axis(labels=labels, title=title, labelExpr=_DAY, tickCount=8)
-        return alt.X(f"{field}:T", scale=alt.Scale(type="utc", nice=False, **domain), axis=axis)
+        return alt.X(f"{field}:T", scale=scale, axis=axis)
 
     def _panel(self, name: str, title: str, height: int, layers: list[Any], *, labels: bool = False) -> alt.LayerChart:
         import altair as alt
@@ -221,15 +230,19 @@ class _Clock:
             t=f"{EPOCH_MS} + datum.start_s * 1000", t2=f"{EPOCH_MS} + datum.end_s * 1000"
         )
         shaded = down.mark_rect(color=_BAD, opacity=0.14, clip=True).encode(self._x("t", labels=labels), alt.X2("t2:T"))
-        return alt.layer(shaded, *layers).properties(name=name, title=title, width=self.width, height=height)
+        return alt.LayerChart(layer=[shaded, *layers]).properties(
+            name=name, title=title, width=self.width, height=height
+        )
 
     def _readout(self, steps: alt.Chart, measure: str, *, labels: bool) -> list[alt.Chart]:
         import altair as alt
 
         # controllers become columns c0, c1, ...: their names may hold characters that Vega reads as paths
-        number = f"'c' + indexof({self.controllers!r}, datum.controller)"
+        number = f"'c' + indexof({json.dumps(self.controllers)}, datum.controller)"
         wide = steps.transform_calculate(c=number).transform_pivot("c", value=measure, groupby=["bin"])
-        tips = [alt.Tooltip(f"c{k}:Q", title=name, format=".3~g") for k, name in enumerate(self.controllers)]
+        # Vega-Lite writes titles into an expression and escapes quotes there, but not backslashes
+        titles = [name.replace("\\", "\\\\") for name in self.controllers]
+        tips = [alt.Tooltip(f"c{k}:Q", title=title, format=".3~g") for k, title in enumerate(titles)]
         return self._hover(measure, self._timed(wide), tips, labels=labels)
 
     def _hover(self, name: str, chart: alt.Chart, tips: list[alt.Tooltip], *, labels: bool = False) -> list[alt.Chart]:

@@ -146,7 +146,7 @@ def _plain(value: Any) -> Cell:  # noqa: ANN401 - any JSON value
 
 def demand_scale(identity: Facts) -> list[str]:
     """What one unit of each service's recorded demand stands for: a modelling choice that must be read."""
-    services = identity.get("cluster", {}).get("services", [])
+    services = (identity.get("cluster") or {}).get("services", [])
     return [
         f"{s.get('name', '')}: one recorded unit stands for {wording.number(s['unit_rps'], 6)} requests/s"
         for s in services

@@ -10,6 +10,7 @@
     ├── GateRefusal           the evidence does not carry the promotion (exit code 3)
     └── BridgeError           the live side refuses to act
         ├── BundleError       a bundle that is damaged, unsigned or not trusted
+        ├── TelemetryLost     the plant did not say how it is: unknown, never zero
         └── LedgerError       an audit chain that does not verify
 
 A message says what is wrong, where, and what to do about it.
@@ -62,6 +63,10 @@ class BridgeError(WorkbenchError):
 
 class BundleError(BridgeError):
     """A bundle that is damaged, unsigned or not signed by a trusted key."""
+
+
+class TelemetryLost(BridgeError):
+    """The plant gave no answer, or none that can be trusted."""
 
 
 class LedgerError(BridgeError):

@@ -19,7 +19,8 @@ from twin.types import Action, Controller, Decision, Limited, Limits, Observatio
 Recorder = Callable[[Decision], None]
 Watcher = Callable[[Observation], None]
 
-_WANTED = {"replicas": "wanted_replicas", "nodes": "wanted_nodes"}
+# the metric that reads an action back, by kind
+WANTED = {"replicas": "wanted_replicas", "nodes": "wanted_nodes"}
 _HISTORY_S = 3600.0
 
 
@@ -75,6 +76,8 @@ class ControlLoop:
         if self.limits is None:
             return Limited(action)
         history = self._history.setdefault((action.kind, action.target), deque([(observation.time_s, current)]))
+        if current != history[-1][1]:  # someone else changed it
+            history.append((observation.time_s, current))
         while len(history) > 1 and history[1][0] < observation.time_s - _HISTORY_S:
             history.popleft()
         return limit(action, current, observation, self.limits, history)
@@ -113,7 +116,7 @@ class ControlLoop:
 
     def _confirm(self, observation: Observation) -> None:
         for decision in self._waiting:
-            wished = observation[f"{decision.target}.{_WANTED[decision.kind]}"]
+            wished = observation[f"{decision.target}.{WANTED[decision.kind]}"]
             known = wished == wished  # NaN: the plant did not say
             self._record(replace(decision, confirmed=bool(wished == decision.applied) if known else None))
         self._waiting = []
@@ -121,7 +124,7 @@ class ControlLoop:
 
 def wanted(observation: Observation, action: Action) -> int:
     """The value that is wished for now for the action's target; the action's own value when the plant cannot say."""
-    value = observation[f"{action.target}.{_WANTED[action.kind]}"]
+    value = observation[f"{action.target}.{WANTED[action.kind]}"]
     return int(value) if value == value else action.value
 
 

@@ -7,7 +7,7 @@ trace (`time_s`); the wall clock exists only in `twin.bridge`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
@@ -138,11 +138,11 @@ def cluster(name: str, pools: Mapping[str, Mapping[str, Any]], services: Mapping
     )
 
 
-def _record(kind: type[_Named], name: str, fields: Mapping[str, Any]) -> _Named:
+def _record(kind: Callable[..., _Named], name: str, fields: Mapping[str, Any]) -> _Named:
     try:
         return kind(name=name, **{k: Delay(**v) if isinstance(v, Mapping) else v for k, v in fields.items()})
     except TypeError as error:
-        raise UsageError(f"{kind.__name__.lower()} {name!r}: {error}") from error
+        raise UsageError(f"{name!r} in the cluster: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,13 +34,15 @@ _FACTORS = (0.2, 5.0)  # no correction goes further than this
 class Conformal:
     """A forecaster with corrected bands; its median stays as it is.
 
-    The base is fitted twice: without the last `share` to measure its errors at an origin every `every` steps,
-    then on everything. `stretch` holds, per series, the factor by which each decile moves away from the median.
+    The base is fitted twice: without the last `share`, at least `least_steps` (one day: errors follow the time of
+    day), to measure its errors at an origin every `every` steps; then on everything. `stretch` holds, per series,
+    the factor by which each decile moves away from the median.
     """
 
     base: Forecaster
     horizon: int = 12
     share: float = 0.1
+    least_steps: int = 288
     every: int = 3
     trust: float = 0.5
     stretch: Mapping[str, Floats] = field(default_factory=dict, repr=False, compare=False)
@@ -62,7 +64,7 @@ class Conformal:
 
     def fit(self, frame: pl.DataFrame, seed: int, progress: Progress | None = None) -> Self:
         """Measure the errors, then fit on everything; a series too short to measure can then not be forecast."""
-        early = self.base.fit(first(frame, 1.0 - self.share), seed, part(progress, 0.0, 0.5))
+        early = self.base.fit(first(frame, 1.0 - self.share, self.least_steps), seed, part(progress, 0.0, 0.5))
         stretch = {s.unique_id: found for s in panel(frame) if (found := self._measure(early, s)) is not None}
         return replace(self, base=self.base.fit(frame, seed, part(progress, 0.5, 1.0)), stretch=stretch)
 
@@ -75,7 +77,7 @@ class Conformal:
     def _measure(self, fitted: Forecaster, series: Series) -> Floats | None:
         """The factors [9] of one series, or None when it has too few origins to tell."""
         values = series.values
-        start = max(steps_in(len(values), 1.0 - self.share), fitted.context)
+        start = max(steps_in(len(values), 1.0 - self.share, self.least_steps), fitted.context)
         origins = np.arange(start, len(values) - self.horizon + 1, self.every)
         if len(origins) < _LEAST_ORIGINS:
             return None

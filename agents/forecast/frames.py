@@ -88,15 +88,16 @@ def _one(unique_id: str, rows: pl.DataFrame) -> Series:
     return Series(unique_id, int(ds[0]), int(gaps[0]), values)
 
 
-def steps_in(length: int, share: float) -> int:
-    """How many of `length` steps lie in the first `share` of them."""
-    return int(length * share)
+def steps_in(length: int, share: float, leaving: int = 0) -> int:
+    """How many of `length` steps lie in the first `share` (0-1) of them, at least the last `leaving` left out."""
+    return max(min(int(length * share), length - leaving), 0)
 
 
-def first(frame: pl.DataFrame, share: float) -> pl.DataFrame:
-    """The first `share` (0-1) of each series, by time."""
-    rank = pl.col("ds").rank("ordinal").over("unique_id")
-    return frame.filter(rank <= (pl.len().over("unique_id") * share).cast(pl.Int64)).sort("unique_id", "ds")
+def first(frame: pl.DataFrame, share: float, leaving: int = 0) -> pl.DataFrame:
+    """The first `share` (0-1) of each series, by time, at least its last `leaving` steps left out."""
+    length = pl.len().over("unique_id").cast(pl.Int64)
+    kept = pl.min_horizontal((length * share).cast(pl.Int64), length - leaving)
+    return frame.filter(pl.col("ds").rank("ordinal").over("unique_id") <= kept).sort("unique_id", "ds")
 
 
 def windows(values: NDArray[np.float64], origins: NDArray[np.int64], context: int) -> NDArray[np.float64]:

@@ -4,6 +4,9 @@ One turn, every 15 s by default: what each metric asks for (`agents.rules.replic
 fast that may come true (`agents.rules.behavior`). With any metric unknown it never shrinks. Its past is the
 recommendations and the changes of the wished number, whoever made them: so the windows stay right when another
 policy acts and this one only stands by.
+
+Where the observation knows less than a cluster does, it is read so: placed but not ready, or without a node, is
+"unready"; ready without metrics is "missing"; all replicas of a service request the same.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,31 +27,43 @@ OUTPUTS = ["replicas", "confidence", "signals"]
 
 def export(out: Path, spec: PolicySpec, answer: Answer, weights: Mapping[str, NDArray[np.float32]]) -> None:
     """Write the policy folder `out`, whole or not at all; raises PolicyError when it exists already."""
-    import jax
-    from jax2onnx import to_onnx
-
     if out.exists():
         raise PolicyError(f"{out} exists already; remove it or choose another folder")
+    graph = _graph(spec, answer)
     partial = out.with_name(out.name + ".tmp")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
+    try:
+        (partial / "graph.onnx").write_bytes(graph)
+        spec.write(partial)
+        np.savez(partial / "weights.npz", **weights)  # pyright: ignore[reportArgumentType]
+        os.replace(partial, out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _graph(spec: PolicySpec, answer: Answer) -> bytes:
+    import jax
+    from jax2onnx import to_onnx
+
     window = jax.ShapeDtypeStruct((1, spec.steps, len(spec.columns)), np.float32)
-    # the exporter warns of values whose type onnx infers by itself
-    logging.getLogger("onnx_ir").setLevel(logging.ERROR)
-    model = to_onnx(answer, [window], model_name=spec.name, opset=21, input_names=["window"], output_names=OUTPUTS)
-    (partial / "graph.onnx").write_bytes(model.SerializeToString(deterministic=True))  # pyright: ignore
-    spec.write(partial)
-    np.savez(partial / "weights.npz", **weights)  # pyright: ignore[reportArgumentType]
-    os.replace(partial, out)
+    talkative = logging.getLogger("onnx_ir")
+    level = talkative.level
+    talkative.setLevel(logging.ERROR)  # it warns of values whose type onnx infers by itself
+    try:
+        model = to_onnx(answer, [window], model_name=spec.name, opset=21, input_names=["window"], output_names=OUTPUTS)
+    finally:
+        talkative.setLevel(level)
+    return model.SerializeToString(deterministic=True)  # pyright: ignore[reportAttributeAccessIssue,reportCallIssue]
 
 
 def read_weights(folder: Path) -> dict[str, NDArray[np.float32]]:
     """The native weights stored beside the graph; raises PolicyError when they are absent or damaged."""
     path = folder / "weights.npz"
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise PolicyError(f"{path}: not readable weights: {error}") from error
 
 

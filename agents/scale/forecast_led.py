@@ -74,15 +74,15 @@ def learn(
     cluster: Cluster,
     service: str,
     seed: int,
-    until_s: float,
-    target_utilisation: float = 0.6,
+    until_s: float | None = None,
+    target_utilisation: float = 0.8,
     quantile: float = 0.9,
     lead_steps: int = 2,
     extra_traces: Sequence[Trace] = (),
     network: QuantileNet | None = None,
     progress: Callable[[float, str], None] | None = None,
-) -> PolicySpec:
-    """Train, and write the policy folder `out` (`graph.onnx`, `policy.json`, `weights.npz`), whole or not at all.
+) -> list[tuple[int, float]]:
+    """Train, and write the policy folder `out`, whole or not at all; returns an empty curve: there is no reward here.
 
     Args:
         out: a folder that does not exist yet.
@@ -90,8 +90,8 @@ def learn(
         cluster: says what a replica of the service can do.
         service: whose replicas are decided.
         seed: of the training, and of the bursts that the twin adds to recorded demand.
-        until_s: end of what may be learned from, in s of `trace`.
-        target_utilisation: how full replicas shall run at the peak; 0.6 is what the default HPA aims at, so that the
+        until_s: end of what may be learned from, in s of `trace`; None for all of it.
+        target_utilisation: how full replicas shall run at the peak; 0.8 is what the default HPA aims at, so that the
             two differ in the forecast alone.
         quantile: the decile of demand to be ready for; the highest one, since a late answer costs more than an
             idle replica.
@@ -105,7 +105,7 @@ def learn(
         UsageError: an argument out of range, an unknown service, or series too short or of another step.
         PolicyError: `out` exists.
     """
-    known = trace.between(0.0, until_s)
+    known = trace if until_s is None else trace.between(0.0, until_s)
     target = cluster.service(service)
     net = network or QuantileNet()
     sizing = Sizing(
@@ -139,7 +139,7 @@ def learn(
         # jax2onnx reads Flax variables by the name they had before
         warnings.filterwarnings("ignore", message="'.value' access is now deprecated", category=DeprecationWarning)
         artefact.export(out, spec, _answer(stored), stored)
-    return spec
+    return []
 
 
 def native(folder: Path) -> Infer:

@@ -30,22 +30,22 @@ _MEANING = "probability that the actor gives to its target utilisation and the t
 
 @dataclass(frozen=True, slots=True)
 class PpoSettings:
-    """What PPO is trained with; see Stable-Baselines3 for the algorithm's own words."""
+    """What PPO is trained with, in Stable-Baselines3's words; values in `conf/learner/ppo.yaml`."""
 
-    total_steps: int = 20_480  # environment steps (simulated minutes) in all
-    environments: int = 8
-    rollout_steps: int = 128  # per environment and update
-    batch_size: int = 256
-    epochs: int = 4
-    learning_rate: float = 1e-3
-    gamma: float = 0.9  # what is decided now matters for about ten minutes: boot, start, queue
-    gae_lambda: float = 0.95
-    entropy: float = 0.005
-    hidden: int = 32
-    interval_s: float = 60.0
-    episode_s: float = 21_600.0
-    late_price: float = 10.0
-    churn_price: float = 0.5
+    total_steps: int
+    environments: int
+    rollout_steps: int
+    batch_size: int
+    epochs: int
+    learning_rate: float
+    gamma: float
+    gae_lambda: float
+    entropy: float
+    hidden: int
+    interval_s: float
+    episode_s: float
+    late_price: float
+    churn_price: float
 
 
 def learn(
@@ -55,7 +55,7 @@ def learn(
     cluster: Cluster,
     service: str,
     seed: int,
-    settings: PpoSettings | None = None,
+    settings: PpoSettings,
     limits: Limits | None = None,
     progress: Callable[[float, str], None] | None = None,
 ) -> list[tuple[int, float]]:
@@ -65,7 +65,6 @@ def learn(
     """
     from twin.envs.scale import STEPS
 
-    settings = settings or PpoSettings()
     model = _model(trace, cluster, service, seed, settings, limits)
     curve: list[tuple[int, float]] = []
     model.learn(settings.total_steps, callback=_watch(curve, settings.total_steps, progress))

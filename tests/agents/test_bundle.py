@@ -1,6 +1,7 @@
 """A bundle is what its promoter signed, to the last bit, or it is refused with the name of the culprit."""
 
 import base64
+import hashlib
 import json
 import os
 import shutil
@@ -111,7 +112,15 @@ def copy(signed, tmp_path):
 
 
 def make(out, policy, **changed):
-    arguments = {"verdict": PASS, "evidence": EVIDENCE, "limits": LIMITS, "parity": PARITY, "key": KEY} | changed
+    graph = policy / "graph.onnx"
+    judged = {"graph_sha256": hashlib.sha256(graph.read_bytes()).hexdigest()} if graph.is_file() else {}
+    arguments = {
+        "verdict": PASS | judged,
+        "evidence": EVIDENCE,
+        "limits": LIMITS,
+        "parity": PARITY,
+        "key": KEY,
+    } | changed
     return bundle.create(out, policy, **arguments)
 
 
@@ -122,6 +131,13 @@ def refused(folder, key=KEY):
     with pytest.raises(BundleError):
         bundle.open(folder, key.public_key())
     return str(error.value)
+
+
+def test_a_verdict_on_another_graph_is_refused(policy, tmp_path):
+    """What was judged and what is signed are the same bytes."""
+    with pytest.raises(BundleError, match=r"not on .*graph\.onnx; judge this one"):
+        make(tmp_path / "out", policy, verdict=PASS | {"graph_sha256": "0" * 64})
+    assert not (tmp_path / "out").exists()
 
 
 # ---------------------------------------------------------------- a good bundle

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from experiments.intervals import bootstrap_interval, iqm, means, paired_ratios, summarise, values_needed
+from experiments.intervals import Means, bootstrap_interval, iqm, means, paired_ratios, summarise, values_needed
 from twin.errors import SchemaError, UsageError
 from twin.trace import tables
 
@@ -52,6 +52,12 @@ def test_the_same_seed_gives_the_same_interval_and_another_one_does_not():
     values = np.random.default_rng(0).normal(size=12)
     assert bootstrap_interval(values, 1) == bootstrap_interval(values, 1)
     assert bootstrap_interval(values, 1) != bootstrap_interval(values, 2)
+
+
+def test_the_interval_is_that_of_the_interquartile_mean():
+    """One value in twelve is absurd: the plain mean would follow it to thousands."""
+    _, high = bootstrap_interval([*range(1, 12), 1e6], 1, level=0.9)
+    assert high < 20
 
 
 def test_a_higher_level_gives_a_wider_interval():
@@ -153,6 +159,12 @@ def test_an_interval_needs_as_many_values_as_coins_must_agree():
     five = means([1.0, 2.0, 3.0, 4.0, 5.0], np.random.default_rng(0))
     assert all(map(math.isnan, five.interval(0.95)))
     assert five.interval(0.9)[0] < 3.0 < five.interval(0.9)[1]
+
+
+def test_the_quantiles_of_ten_values_are_those_of_the_published_table():
+    """Hesterberg 2015: for n = 10 the 95 % interval takes the 0.86 % quantile where the plain one takes 2.5 %."""
+    low, high = Means(0.5, 10, np.linspace(0, 1, 10_001)).interval(0.95)
+    assert (low, high) == (pytest.approx(0.0086, abs=5e-5), pytest.approx(0.9914, abs=5e-5))
 
 
 def test_equal_values_are_certain_as_far_as_their_number_carries():

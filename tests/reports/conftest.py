@@ -152,7 +152,7 @@ def _decisions(steps, controller, rng):
     load = every["arrived_requests"].to_numpy() / STEP_S
     reason = [
         f"p90 of demand in 5 min is {x:,.0f} requests/s; {w} replicas keep utilisation near 80 %"
-        for x, w in zip(load * 1.05, wanted)
+        for x, w in zip(load * 1.05, wanted, strict=True)
     ]
     frame = pl.DataFrame(
         {
@@ -224,7 +224,7 @@ def _summary(results):
 
 
 def _forecasts(name, days, service, rng):
-    t, demand = _demand("recorded", days)
+    demand = _demand("recorded", days)[1]
     y = demand.reshape(-1, 5).mean(axis=1) / UNIT_RPS
     start = np.arange(y.size) * 300.0
     spread = {"flax_quantile": 0.05, "ets": 0.08}.get(name, 0.12)
@@ -306,50 +306,85 @@ def _facts(folder: Path, days: int, services) -> None:
             "peak_memory_gib": 1.31,
         },
         "fidelity.json": {
-            "rows": [
-                {"quantity": "mean CPU use", "recorded": 0.482, "replayed": 0.479, "unit": "ratio", "error": 0.0062, "note": ""},
-                {"quantity": "p95 CPU use", "recorded": 0.731, "replayed": 0.746, "unit": "ratio", "error": 0.0205, "note": "bursts are drawn"},
-                {"quantity": "demand", "recorded": 1812.4, "replayed": 1812.9, "unit": "requests/s", "error": 0.0003, "note": "mean over the trace"},
-                {"quantity": "node boot", "recorded": None, "replayed": 121.0, "unit": "s", "error": None, "note": "not in the recording"},
+            "rows": [dict(zip(_FIDELITY, row, strict=True)) for row in _REPLAYED],
+            "assumptions": [
+                "One unit of recorded demand stands for 2,000 requests/s.",
+                "Service times do not depend on the node.",
             ],
-            "assumptions": ["One unit of recorded demand stands for 2,000 requests/s.", "Service times do not depend on the node."],
         },
         "verdicts/ppo.json": {
             "decision": "refuse",
             "candidate": "ppo",
             "baseline": "hpa",
             "confidence": 0.91,
-            "sentence": "Refused: ppo costs 16 % less than hpa, but answers more requests late in surge than the rule allows.",
-            "checks": [
-                {"name": "cost", "rule": "costs no more than the baseline", "threshold": 1.0, "value": 0.842, "low": 0.815, "high": 0.871, "result": "pass", "evidence": "tables/summary.parquet", "remedy": ""},
-                {"name": "late requests in surge", "rule": "late ratio at most 1.05 x baseline", "threshold": 1.05, "value": 1.31, "low": 1.12, "high": 1.52, "result": "refuse", "evidence": "runs/surge--ppo", "remedy": "train on surges: scenario=surge, or widen the confidence guard"},
-                {"name": "twin fidelity", "rule": "replay error at most 5 %", "threshold": 0.05, "value": 0.0205, "low": None, "high": None, "result": "pass", "evidence": "fidelity.json", "remedy": ""},
-                {"name": "held-out cluster", "rule": "rank correlation at least 0.8", "threshold": 0.8, "value": None, "low": None, "high": None, "result": "cannot tell", "evidence": "one cluster only", "remedy": "add a second trace: trace=alibaba2018"},
-            ],
+            "sentence": "Refused: ppo costs 16 % less than hpa, but answers more requests late in surge "
+            "than the rule allows.",
+            "checks": [dict(zip(_CHECK, check, strict=True)) for check in _CHECKS],
         },
         "verdicts/forecast_led.json": {
-            "decision": "pass", "candidate": "forecast_led", "baseline": "hpa", "confidence": 0.97,
-            "sentence": "Passed: forecast_led is later on 38 % fewer requests than hpa at 12 % less cost, in all three scenarios.",
-            "checks": [{"name": "cost", "rule": "costs no more than the baseline", "threshold": 1.0, "value": 0.88, "low": 0.86, "high": 0.9, "result": "pass", "evidence": "tables/summary.parquet", "remedy": ""}],
+            "decision": "pass",
+            "candidate": "forecast_led",
+            "baseline": "hpa",
+            "confidence": 0.97,
+            "sentence": "Passed: forecast_led is later on 38 % fewer requests than hpa at 12 % less cost, "
+            "in all three scenarios.",
+            "checks": [dict(zip(_CHECK, _CHECKS[0], strict=True))],
         },
         "bridge/report.json": {
-            "mode": "dry-run", "status": "completed", "decisions": 80, "limited": 4, "lost": 0, "handed_over": 2,
-            "mean_difference": 0.42, "ledger_records": 83, "bundle": "ppo@1.0 sha256:77aa01",
+            "mode": "dry-run",
+            "status": "completed",
+            "decisions": 80,
+            "limited": 4,
+            "lost": 0,
+            "handed_over": 2,
+            "mean_difference": 0.42,
+            "ledger_records": 83,
+            "bundle": "ppo@1.0 sha256:77aa01",
         },
         "learning.json": {
             "curves": [
-                {"policy": "ppo", "seed": s, "step": k * 2048, "reward": float(-40 * np.exp(-k / 18) - 6 + np.sin(k * 1.7 + s) + 0.4 * s)}
-                for s in range(4)
+                {"policy": "ppo", "seed": seed, "step": k * 2048, "reward": _reward(k, seed)}
+                for seed in range(4)
                 for k in range(60)
             ]
         },
-    }  # fmt: skip
+    }
     for name, content in facts.items():
         (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    defaults = "seed: 0\ntrace:\n  reader: google2019\n  days: 7\ncontroller:\n  name: hpa\n  interval_s: 30\nsuite:\n- recorded\n"
-    (folder / "defaults.yaml").write_text(defaults, encoding="utf-8")
-    config = (
-        defaults.replace("seed: 0", "seed: 7").replace("interval_s: 30", "interval_s: 15")
-        + "- surge\n- node_failures\n"
+    defaults = (
+        "seed: 0\ntrace:\n  reader: google2019\n  days: 7\n"
+        "controller:\n  name: hpa\n  interval_s: 30\nsuite:\n- recorded\n"
     )
-    (folder / "config.yaml").write_text(config, encoding="utf-8")
+    changed = defaults.replace("seed: 0", "seed: 7").replace("interval_s: 30", "interval_s: 15")
+    (folder / "defaults.yaml").write_text(defaults, encoding="utf-8")
+    (folder / "config.yaml").write_text(f"{changed}- surge\n- node_failures\n", encoding="utf-8")
+
+
+def _reward(k, seed):
+    return float(-40 * np.exp(-k / 18) - 6 + np.sin(k * 1.7 + seed) + 0.4 * seed)
+
+
+_FIDELITY = ("quantity", "recorded", "replayed", "unit", "error", "note")
+_REPLAYED = (
+    ("mean CPU use", 0.482, 0.479, "ratio", 0.0062, ""),
+    ("p95 CPU use", 0.731, 0.746, "ratio", 0.0205, "bursts are drawn"),
+    ("demand", 1812.4, 1812.9, "requests/s", 0.0003, "mean over the trace"),
+    ("node boot", None, 121.0, "s", None, "not in the recording"),
+)
+_CHECK = ("name", "rule", "threshold", "value", "low", "high", "result", "evidence", "remedy")
+_CHECKS = (
+    ("cost", "costs no more than the baseline", 1.0, 0.842, 0.815, 0.871, "pass", "tables/summary.parquet", ""),
+    (
+        "late requests in surge",
+        "late ratio at most 1.05 x baseline",
+        *(1.05, 1.31, 1.12, 1.52, "refuse", "runs/surge--ppo"),
+        "train on surges: scenario=surge, or widen the confidence guard",
+    ),
+    ("twin fidelity", "replay error at most 5 %", 0.05, 0.0205, None, None, "pass", "fidelity.json", ""),
+    (
+        "held-out cluster",
+        "rank correlation at least 0.8",
+        *(0.8, None, None, None, "cannot tell", "one cluster only"),
+        "add a second trace: trace=alibaba2018",
+    ),
+)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import ssl
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -17,7 +18,7 @@ from typing import Any, Self, TypeGuard, cast, get_args
 import httpx
 import numpy as np
 
-from twin.errors import BridgeError, UsageError
+from twin.errors import BridgeError, TelemetryLost, UsageError
 from twin.types import Action, Observation, Outcome, OutcomeStatus
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -26,10 +27,6 @@ _MAX_BYTES = 16 * 2**20
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 _LONGEST_S = 1e12
 _IDLE_S = 2.0  # reuse a connection for less time than the server keeps it (5 s), or a request meets its end
-
-
-class TelemetryLost(BridgeError):
-    """The plant could not be observed, or did not answer: unknown, which is not zero. The safe answer is to hold."""
 
 
 class HttpPlant:
@@ -70,6 +67,8 @@ class HttpPlant:
             base_url=self.url,
             headers={"Authorization": f"Bearer {token}"} if token else {},
             timeout=timeout_s,
+            # plain http needs no certificates: a context that trusts nobody saves reading them all
+            verify=True if self.url.startswith("https:") else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
             trust_env=False,  # no proxy may sit between decision and cluster unseen
             follow_redirects=False,
             limits=httpx.Limits(keepalive_expiry=_IDLE_S),
@@ -200,7 +199,7 @@ def _checked(url: str, allow_plain: bool) -> str:
             f"url {url!r} would send actions and token unencrypted to another host; use https, or allow_plain=True "
             "on a network that you trust"
         )
-    return url.rstrip("/")
+    return str(parsed).rstrip("/")
 
 
 def _observation(answer: object, last: Observation | None, url: str) -> Observation:

@@ -11,9 +11,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Literal, TypeVar, get_args
 
-from twin.bridge.http_plant import TelemetryLost
 from twin.bridge.ledger import Ledger
-from twin.errors import UsageError, WorkbenchError
+from twin.errors import TelemetryLost, UsageError, WorkbenchError
 from twin.loop import wanted
 from twin.types import Action, ActionKind, Observation, Outcome, Plant
 

@@ -28,10 +28,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from twin.errors import BridgeError, UsageError, WorkbenchError
+from twin.loop import WANTED
 from twin.types import Action, ActionKind, Observation, OutcomeStatus, Plant
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-_WANTED = {"replicas": "wanted_replicas", "nodes": "wanted_nodes"}
 _START_S, _STOP_S = 10.0, 5.0
 
 
@@ -124,7 +124,7 @@ class _Desk:
         if not self.columns:
             raise HTTPException(409, "nothing was observed yet; GET /observation before acting")
         for action in actions:
-            suffix = f".{_WANTED[action.kind]}"
+            suffix = f".{WANTED[action.kind]}"
             known = [c.removesuffix(suffix) for c in self.columns if c.endswith(suffix)]
             if action.target not in known:
                 raise HTTPException(422, f"no target {action.target!r} for kind {action.kind!r}; known: {known}")

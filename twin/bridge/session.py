@@ -10,10 +10,9 @@ from typing import Any, cast
 import numpy as np
 import polars as pl
 
-from twin.bridge.http_plant import TelemetryLost
 from twin.bridge.ledger import Ledger
 from twin.bridge.modes import Actuator, Mode, known_value, never
-from twin.errors import UsageError
+from twin.errors import TelemetryLost, UsageError
 from twin.loop import ControlLoop, decision_table
 from twin.metrics import HANDOVER
 from twin.types import ActionKind, Controller, Decision, Limits, Observation, Plant

@@ -81,7 +81,9 @@ def test_the_google_trace_has_84_origins_at_two_hours():
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cutoff=st.integers(150, 196), seed=st.integers(0, 99))
-@pytest.mark.parametrize("forecaster", [Conformal(Naive(), every=1), AutoETS(fit_steps=100, context=30)])
+@pytest.mark.parametrize(
+    "forecaster", [Conformal(Naive(), horizon=4, least_steps=30, every=1), AutoETS(fit_steps=100, context=30)]
+)
 def test_the_future_changes_no_forecast_made_before_it(long, wave, forecaster, cutoff, seed):
     check_that_the_future_is_unseen(forecaster, long, wave(200, day=24), cutoff, seed)
 

@@ -81,12 +81,13 @@ def test_the_errors_are_measured_on_what_the_base_was_not_fitted_on(long):
             seen.append(frame["ds"].max())
             return self
 
-    Conformal(Watching(), share=0.25).fit(long(a=np.arange(400)), 0)
-    assert seen == [299 * 300, 399 * 300]
+    Conformal(Watching(), share=0.25, least_steps=80).fit(long(a=np.arange(400)), 0)
+    Conformal(Watching(), share=0.25, least_steps=150).fit(long(a=np.arange(400)), 0)
+    assert seen == [299 * 300, 399 * 300, 249 * 300, 399 * 300]
 
 
 def test_a_series_too_short_to_measure_cannot_be_forecast(long):
-    fitted = Conformal(Naive()).fit(long(a=np.arange(900), b=np.arange(60)), 0)
+    fitted = Conformal(Naive(), least_steps=50).fit(long(a=np.arange(900), b=np.arange(60)), 0)
     fitted.forecast(np.zeros((1, 1)), 12, ["a"])
     with pytest.raises(UsageError, match="'b'"):
         fitted.forecast(np.zeros((1, 1)), 12, ["b"])

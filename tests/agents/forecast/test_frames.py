@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import twin
-from agents.forecast.frames import demand, first, normalise, panel, series, windows
+from agents.forecast.frames import demand, first, normalise, panel, series, steps_in, windows
 from twin.errors import UsageError
 
 
@@ -65,10 +65,11 @@ def test_irregular_or_unknown_is_refused_with_its_place(long, spoil, message):
         panel(long(a=np.arange(5)).with_columns(spoil))
 
 
-@given(n=st.integers(1, 40), share=st.floats(0.0, 1.0))
-def test_the_first_share_is_the_earliest_rows(n, share):
+@given(n=st.integers(1, 40), share=st.floats(0.0, 1.0), leaving=st.integers(0, 50))
+def test_the_first_share_is_the_earliest_rows(n, share, leaving):
     frame = pl.DataFrame({"unique_id": ["a"] * n, "ds": np.arange(n)[::-1], "y": np.zeros(n)})
-    assert first(frame, share)["ds"].to_list() == list(range(int(n * share)))
+    assert first(frame, share, leaving)["ds"].to_list() == list(range(min(int(n * share), n - leaving)))
+    assert len(first(frame, share, leaving)) == steps_in(n, share, leaving)
 
 
 def test_a_window_ends_right_before_its_origin():

@@ -117,7 +117,10 @@ def test_zero_wished_replicas_switch_it_off(observe):
 def test_unready_and_unmeasured_replicas_are_read_from_the_observation(observe):
     assert hpa().decide(observe(0.0, 6, 0.9, starting=1, pending=1))[0].value == 6
     assert hpa().decide(observe(0.0, 6, 0.9))[0].value == 9
-    assert "2 missing counted as 0.00" in hpa().decide(observe(0.0, 6, 1.8, missing=2))[0].reason
+    waiting = hpa(max_replicas=20).decide(observe(0.0, 6, 1.8, starting=1, pending=1))[0]
+    assert (waiting.value, waiting.reason) == (12, "12 = ceil(6 x 1.20/0.60), 2 unready counted as 0.00")
+    blind = hpa(max_replicas=20).decide(observe(0.0, 6, 1.8, missing=2))[0]
+    assert (blind.value, blind.reason) == (12, "12 = ceil(6 x 1.20/0.60), 2 missing counted as 0.00")
 
 
 def test_reset_forgets_the_windows(observe):

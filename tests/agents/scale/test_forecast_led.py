@@ -72,7 +72,7 @@ def test_replicas_serve_the_peak_at_the_target_utilisation(infer, windows):
         expected, peak, now = said.signals.tolist()
         assert now == pytest.approx(window[-1, 0])
         assert expected <= peak
-        assert said.replicas[0] == pytest.approx(np.clip(max(peak, now) / (25.0 * 0.6), 4, 90), rel=1e-5)
+        assert said.replicas[0] == pytest.approx(np.clip(max(peak, now) / (25.0 * 0.8), 4, 90), rel=1e-5)
         assert 0.0 <= said.confidence <= 0.98 + 1e-6
 
 

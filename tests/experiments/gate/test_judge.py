@@ -73,10 +73,11 @@ def test_one_bad_seed_in_ten_is_not_trimmed_away(build, rules):
 
 
 def test_an_interval_across_the_threshold_needs_a_human(build, rules):
-    noisy = set_to(where("late_ratio"), VALUE + 0.005 + 0.01 * ((pl.col("seed") % 2) - 0.5))
+    noisy = set_to(where("late_ratio"), VALUE + 0.004 + 0.01 * ((pl.col("seed") % 2) - 0.5))
     verdict = judge(build(noisy), rules)
     assert verdict.decision == "needs a human"
     assert check(verdict, "late ratio, steady, cell").result == "cannot tell"
+    assert check(verdict, "late ratio, steady, cell").value == pytest.approx(0.004, abs=0.0005)
     assert check(verdict, "late ratio, steady, cell").remedy == "run more seeds"
     assert verdict.sentence.startswith("Needs a human: ")
 
@@ -86,6 +87,18 @@ def test_no_benefit_beyond_chance_needs_a_human(build, rules):
     assert verdict.decision == "needs a human"
     assert failing(verdict) == ["benefit"]
     assert "nothing beyond chance" in verdict.sentence
+
+
+def test_dearer_within_the_margin_and_maybe_not_later_needs_a_human(build, rules):
+    """Surely no benefit in cost, but one in the late ratio cannot be ruled out."""
+    verdict = judge(build(gain=-0.03), rules)
+    assert (verdict.decision, failing(verdict)) == ("needs a human", ["benefit"])
+
+
+def test_the_best_of_many_comparisons_is_not_taken_at_its_word(build, rules):
+    """Of four comparisons without effect the best one looks sure; corrected for the choice it does not."""
+    sure = [check(judge(build(gain=0.0, draw=draw), rules), "benefit").probability or 0.0 for draw in range(20)]
+    assert sum(sure) / len(sure) < 0.55
 
 
 def test_worse_everywhere_but_within_the_margins_is_refused_for_want_of_a_benefit(build, rules):
@@ -220,6 +233,12 @@ def test_churn_is_compared_with_the_baselines(build, rules, candidate, baseline,
     events = set_to(where("scale_events"), candidate)
     frame = build(events).results.with_columns(value=set_to(where("scale_events", "hpa"), baseline))
     assert check(judge(build(results=frame), rules), "churn").result == result
+
+
+def test_churn_counts_in_the_worst_scenario(build, rules):
+    found = check(judge(build(set_to(where("scale_events", scenario="flash_crowd"), 125.0)), rules), "churn")
+    assert (found.result, found.value) == ("refuse", 2.5)
+    assert found.evidence == "1250 scale events against 500 in flash_crowd, cell"
 
 
 def test_the_worst_scenario_counts(build, rules):

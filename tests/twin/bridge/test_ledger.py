@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import cast
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -99,6 +100,24 @@ def test_swapped_and_repeated_records_are_noticed(written):
         written.write_bytes(b"".join(lines[i] for i in order))
         with pytest.raises(LedgerError, match="does not follow"):
             verify(written)
+
+
+def test_a_record_rewritten_with_a_fitting_hash_shows_at_the_line_after_it(written, tmp_path, clock):
+    """Whoever forges a record must forge all that follow."""
+    with Ledger.open(tmp_path / "forged", clock) as forged:
+        for record in records(written):
+            forged.append(cast(ledgers.Kind, record.kind), record.body | {"status": "never happened"})
+    lines = written.read_bytes().splitlines(keepends=True)
+    lines[2] = (tmp_path / "forged").read_bytes().splitlines(keepends=True)[2]
+    original = list(records(written))[2]
+    taken = ledgers._record(3, clock(), "outcome", {"key": "a"}, original.previous, "")
+    written.write_bytes(b"".join(lines))
+    with pytest.raises(LedgerError, match="line 3 does not follow"):
+        verify(written)
+    lines[2] = taken.line()
+    written.write_bytes(b"".join(lines))
+    with pytest.raises(LedgerError, match="line 4 does not follow"):
+        verify(written)
 
 
 def test_records_cut_off_at_the_end_show_against_a_head_kept_elsewhere(written):

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from twin.bridge.http_plant import HttpPlant, TelemetryLost
+from twin.bridge.http_plant import HttpPlant
 from twin.bridge.ledger import Ledger, records, verify
 from twin.bridge.modes import MODES
 from twin.bridge.server import app, serve
 from twin.bridge.session import LOST, SILENT, run_session
-from twin.errors import LedgerError, PolicyError, UsageError
+from twin.errors import LedgerError, PolicyError, TelemetryLost, UsageError
 from twin.trace import tables
 from twin.types import Action, Limits, RateLimit
 

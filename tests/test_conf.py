@@ -1,0 +1,228 @@
+"""The contract over `conf/`: every option of every group composes, is built, and does its work for ten minutes."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from hydra import compose, initialize_config_module
+from omegaconf import DictConfig, OmegaConf
+
+import twin
+from experiments import cell, schema
+from experiments.gate.rules import Rules
+from twin.types import Cluster, Controller, Limits, Placement, Record
+
+CONF = Path(__file__).resolve().parent.parent / "conf"
+GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir() and any(path.glob("*.yaml")))
+OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
+VERBS = sorted(path.stem for path in CONF.glob("*.yaml"))
+TEN_MINUTES_S = 600.0
+
+
+@pytest.fixture(autouse=True)
+def hydra() -> Any:
+    schema.register()
+    with initialize_config_module("conf", version_base="1.3"):
+        yield
+
+
+@pytest.fixture(scope="module")
+def policies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """One briefly trained policy per learner: real artefacts, not good ones."""
+    folder = tmp_path_factory.mktemp("policies")
+    schema.register()
+    with initialize_config_module("conf", version_base="1.3"):
+        for path in sorted((CONF / "learner").glob("*.yaml")):
+            learn(path.stem, folder / path.stem)
+    return {path.name: path for path in folder.iterdir()}
+
+
+def learn(learner: str, out: Path) -> None:
+    brief = {"ppo": ["learner.learn.settings.total_steps=256", "learner.learn.settings.rollout_steps=32"]}
+    brief["forecast_led"] = ["learner.learn.network.steps=20"]
+    cfg = compose("train", [f"learner={learner}", *brief[learner]])
+    trace = twin.read("google2019").between(0, 4 * 86_400)
+    cell.build(cfg.learner.learn)(out, trace=trace, cluster=cell.build(cfg.cluster), seed=0)
+
+
+def simulated(overrides: list[str], policies: dict[str, Path]) -> twin.Run:
+    places = [f"policies.{name}={path}" for name, path in policies.items()]
+    cfg = compose("simulate", [*overrides, *places, f"until_s={TEN_MINUTES_S}"])
+    one = cell.Cell(
+        cell.scene(cfg), cell.plain(cfg.scenario), cell.plain(cfg.controller), 0, part="all", until_s=TEN_MINUTES_S
+    )
+    run, _ = cell.run(one)
+    assert run.service_steps["time_s"].max() == TEN_MINUTES_S
+    assert run.service_steps["arrived_requests"].sum() > 0
+    return run
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_composes_and_every_key_has_a_type(verb: str) -> None:
+    cfg = compose(verb)
+    known = set(OmegaConf.structured(schema.CONFIGS[verb]).keys())
+    assert set(cfg.keys()) <= known
+    assert verb in schema.CONFIGS
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_option_does_its_work(group: str, option: str, policies: dict[str, Path]) -> None:
+    check = CHECKS.get(group)
+    assert check, f"conf/{group} is a new group: say here what each of its options must do"
+    check(option, policies)
+
+
+def check_trace(option: str, policies: dict[str, Path]) -> None:
+    overrides = ["trace.path=unused"] if option == "folder" else []
+    cfg = compose("simulate", [f"trace={option}", *overrides])
+    if option == "folder":
+        folder = policies["ppo"].parent.parent / "trace-folder"
+        shutil.rmtree(folder, ignore_errors=True)
+        twin.read("google2019").between(0, 7200).write(folder)
+        cfg.trace.path = str(folder)
+    trace = cell.read_trace(cfg.trace)
+    assert isinstance(trace, twin.Trace)
+    assert trace.demand.height > 10
+
+
+def check_cluster(option: str, policies: dict[str, Path]) -> None:
+    cluster = cell.build(compose("simulate", [f"cluster={option}"]).cluster)
+    assert isinstance(cluster, Cluster)
+    assert hash(cluster) == hash(cell.build(compose("simulate", [f"cluster={option}"]).cluster))
+    simulated([f"cluster={option}"], policies)
+
+
+def check_scenario(option: str, policies: dict[str, Path]) -> None:
+    scenario = cell.build(compose("simulate", [f"scenario={option}"]).scenario)
+    assert hash(scenario) == hash(cell.build(compose("simulate", [f"scenario={option}"]).scenario))
+    simulated([f"scenario={option}"], policies)
+
+
+def check_controller(option: str, policies: dict[str, Path]) -> None:
+    cfg = compose("simulate", [f"controller={option}", *(f"policies.{n}={p}" for n, p in policies.items())])
+    assert isinstance(cell.build(OmegaConf.create(cell.plain(cfg.controller))), Controller)
+    run = simulated([f"controller={option}"], policies)
+    if option != "hold":
+        assert run.decisions.height > 0
+        assert (run.decisions["reason"] != "").all(), "a decision without a reason"
+        assert run.decisions["confidence"].is_between(0, 1).all()
+
+
+def check_scheduler(option: str, policies: dict[str, Path]) -> None:
+    placement = cell.build(compose("simulate", [f"scheduler={option}"]).scheduler)
+    assert isinstance(placement, Placement)
+    free = np.array([[1.0, 1.0], [4.0, 4.0], [8.0, 8.0], [-1.0, -1.0]])
+    assert placement.choose(free, np.array([2.0, 2.0])) in (1, 2)
+    assert placement.choose(free, np.array([9.0, 2.0])) == -1
+    simulated([f"scheduler={option}"], policies)
+
+
+def check_limits(option: str, policies: dict[str, Path]) -> None:
+    assert isinstance(cell.build(compose("simulate", [f"limits={option}"]).limits), Limits)
+    simulated([f"limits={option}"], policies)
+
+
+def check_record(option: str, policies: dict[str, Path]) -> None:
+    assert isinstance(cell.build(compose("simulate", [f"record={option}"]).record), Record)
+    simulated([f"record={option}"], policies)
+
+
+def check_split(option: str, policies: dict[str, Path]) -> None:
+    split = cell.build(compose("benchmark", [f"split={option}"]).split)
+    whole = twin.read("google2019")
+    parts = [split.train(whole), split.validation(whole), split.held_out(whole)]
+    assert parts[0].duration_s + split.validation_days * 86_400 == split.held_out_from_s(whole)
+    assert parts[2].info.start_s + split.warmup_s == split.held_out_from_s(whole)
+
+
+def check_forecaster(option: str, policies: dict[str, Path]) -> None:
+    from agents.forecast.backtest import backtest
+    from agents.forecast.frames import series
+
+    forecaster = cell.build(compose("backtest", [f"+forecaster@forecasters.it={option}"]).forecasters["it"])
+    frame = series(twin.read("google2019").between(0, 8 * 86_400)).filter(pl.col("unique_id").str.ends_with("/cpu"))
+    done = backtest([forecaster], frame, h=12, origins_every=288, seed=0)
+    assert not done.failures
+    deciles = done.forecasts.select(pl.col("^q[0-9]+$")).to_numpy()
+    assert np.isfinite(deciles).all()
+    assert (np.diff(deciles, axis=1) >= 0).all(), "crossing quantiles"
+
+
+def check_learner(option: str, policies: dict[str, Path]) -> None:
+    from agents.policy import load
+    from agents.scale.artefact import parity
+
+    policy = load(policies[option])
+    native = cell.build(compose("promote", [f"learner={option}"]).learner.native)(policies[option])
+    rng = np.random.default_rng(0)
+    windows = rng.uniform(20, 1500, size=(20, policy.spec.steps, len(policy.spec.columns))).astype(np.float32)
+    assert parity(native, policies[option], windows) <= 1e-5
+
+
+def check_gate(option: str, policies: dict[str, Path]) -> None:
+    assert isinstance(cell.build(compose("promote", [f"gate={option}"]).gate), Rules)
+
+
+def check_mode(option: str, policies: dict[str, Path]) -> None:
+    mode = compose("bridge", [f"mode={option}"]).mode
+    assert mode.mode in ("dry-run", "shadow", "live")
+    bridged([f"mode={option}"])
+
+
+def check_plant(option: str, policies: dict[str, Path]) -> None:
+    if option == "http":
+        from experiments.bridge import served_twin
+
+        with served_twin(compose("bridge")) as url:
+            bridged(["plant=http", f"plant.url={url}"])
+    else:
+        bridged([f"plant={option}"])
+
+
+def bridged(overrides: list[str]) -> None:
+    from experiments.bridge import in_charge, open_plant
+    from twin.loop import ControlLoop
+
+    cfg: DictConfig = compose("bridge", overrides)
+    controller, limits, _ = in_charge(cfg)
+    rows: list = []
+    with open_plant(cfg) as plant:
+        loop = ControlLoop(plant, controller, limits=limits, record=rows.append)
+        for _ in range(3):
+            loop.step()
+    assert plant.__class__.__name__ == "HttpPlant"
+    assert len(rows) >= 1
+
+
+def check_tracking(option: str, policies: dict[str, Path]) -> None:
+    assert callable(cell.build(compose("simulate", [f"tracking={option}"]).tracking).mirror)
+
+
+def check_overlay(group: str) -> Any:
+    def check(option: str, policies: dict[str, Path]) -> None:
+        for verb in VERBS:
+            try:
+                compose(verb, [f"+{group}={option}" if group == "debug" else f"{group}={option}"])
+            except Exception as error:
+                last = error
+            else:
+                return
+        raise AssertionError(f"no verb takes {group}={option}: {last}")
+
+    return check
+
+
+def check_paths(option: str, policies: dict[str, Path]) -> None:
+    assert "out" in compose("simulate", [f"paths={option}"])
+
+
+CHECKS = {
+    name.removeprefix("check_"): check
+    for name, check in list(globals().items())
+    if name.startswith("check_") and name != "check_overlay"
+} | {group: check_overlay(group) for group in ("debug", "experiment")}
