@@ -74,7 +74,7 @@ class RunFolder:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Move the folder to its place, or clear it away."""
-        if error is not None and not getattr(error, "keeps_folder", False):
+        if error is not None:
             if not self._resumable:
                 shutil.rmtree(self.path, ignore_errors=True)
             return
@@ -93,11 +93,9 @@ class RunFolder:
         self._phases[name] = round(time.monotonic() - start, 3)
 
     def table(self, name: str, frame: pl.DataFrame, folder: str = "tables") -> None:
-        """Check a table against its schema and write it; rows of an earlier station are kept before it."""
+        """Check a table against its schema and write it."""
         path = self.path / folder / f"{name}.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists():
-            frame = pl.concat([tables.read(path, name), frame]).unique(maintain_order=True)
         tables.write(tables.conform(frame, name, name), path)
 
     def identify(

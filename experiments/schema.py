@@ -48,6 +48,7 @@ class Train(Scene):
     """Policies from one learner over many seeds, and the choice between them."""
 
     learner: Any = MISSING
+    scenarios: dict[str, Any] = MISSING
     seeds: int = MISSING
     workers: int = MISSING
     late_price: float = MISSING

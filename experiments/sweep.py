@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from experiments import display
 from twin.trace import tables
 
-_HEADLINE = ("cost_usd", "late_ratio", "slo_violation_min", "utilisation_ratio", "scale_events")
+_HEADLINE = ("score", "cost_usd", "late_ratio", "slo_violation_min", "utilisation_ratio", "scale_events")
 
 
 class SweepTable(Callback):

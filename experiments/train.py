@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import polars as pl
@@ -25,6 +27,7 @@ class Lesson:
 
     learner: dict[str, Any]
     scene: dict[str, Any]
+    scenarios: dict[str, Any]
     seed: int
     out: Path
     late_price: float
@@ -32,7 +35,10 @@ class Lesson:
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """What a training left: its curve, and its score on validation time (lower is better)."""
+    """What a training left: its curve, and the means over all scenarios on validation time (lower is better).
+
+    The score is cost x (1 + late_price x late ratio): `late_price` says what a late request is worth in capacity.
+    """
 
     curve: list[tuple[int, float]]
     score: float
@@ -41,7 +47,7 @@ class Learned:
 
 
 def teach(lesson: Lesson) -> Learned:
-    """Train on training time, then replay validation time with the exported graph."""
+    """Train on training time, then replay validation time under every scenario with the exported graph."""
     split: Split = cell.build(lesson.scene["split"])
     whole = cell.read_trace(lesson.scene["trace"])
     curve = cell.build(lesson.learner)(
@@ -58,15 +64,20 @@ def teach(lesson: Lesson) -> Learned:
         "learner": lesson.learner,
     }
     write_json(lesson.out / "training.json", facts)
+    found = [_validate(lesson, scenario) for scenario in lesson.scenarios.values()]
+    costs, lates = zip(*found, strict=True)
+    scores = [cost * (1.0 + lesson.late_price * late) for cost, late in found]
+    return Learned(curve, fmean(scores), fmean(costs), fmean(lates))
+
+
+def _validate(lesson: Lesson, scenario: dict[str, Any]) -> tuple[float, float]:
+    """(cost in USD, late ratio) of the trained graph on validation time."""
     policy = {"_target_": "agents.policy.load", "folder": str(lesson.out)}
-    replay = Cell(lesson.scene, {"_target_": "scenarios.workload.AsRecorded"}, policy, lesson.seed, part="validation")
-    run, warmup_s = cell.run(replay)
-    kpis = run.kpis(warmup_s)
-    cost = float(kpis.filter(kpi="cost_usd")["value"][0])
-    late = float(kpis.filter(kpi="late_ratio")["value"][0])
-    days = (run.until_s - warmup_s) / 86_400.0
-    # the learner's own trade-off: late_price says what a late request is worth in capacity
-    return Learned(curve, cost / days * (1.0 + lesson.late_price * late), cost, late)
+    run, warmup_s = cell.run(Cell(lesson.scene, scenario, policy, lesson.seed, part="validation"))
+    kpis = dict(
+        run.kpis(warmup_s).filter(pl.col("kpi").is_in(["cost_usd", "late_ratio"])).select("kpi", "value").iter_rows()
+    )
+    return kpis["cost_usd"], kpis["late_ratio"]
 
 
 def study(cfg: DictConfig, folder: RunFolder, display: Display) -> Path:
@@ -74,7 +85,14 @@ def study(cfg: DictConfig, folder: RunFolder, display: Display) -> Path:
     name = cfg.learner.name
     trials = folder.path / "trials" / name
     lessons = [
-        Lesson(cell.plain(cfg.learner.learn), cell.scene(cfg), seed, trials / f"seed-{seed}", cfg.late_price)
+        Lesson(
+            cell.plain(cfg.learner.learn),
+            cell.scene(cfg),
+            cell.plain(cfg.scenarios),
+            seed,
+            trials / f"seed-{seed}",
+            cfg.late_price,
+        )
         for seed in range(cfg.seed, cfg.seed + cfg.seeds)
     ]
     learned: dict[int, Learned] = {}
@@ -88,14 +106,22 @@ def study(cfg: DictConfig, folder: RunFolder, display: Display) -> Path:
     chosen = folder.path / "policies" / name
     chosen.parent.mkdir(exist_ok=True)
     shutil.copytree(trials / f"seed-{best}", chosen)
+    _write_choice(folder, name, learned[best])
     _write_curves(folder.path / "learning.json", name, learned)
     display.table(f"{name}: validation ({cfg.split.validation_days} days), seed {best} chosen", _table(learned))
     return chosen
 
 
-def _write_curves(path: Path, name: str, learned: dict[int, Learned]) -> None:
-    import json
+def _write_choice(folder: RunFolder, name: str, best: Learned) -> None:
+    """The chosen policy's validation figures as KPIs, so that sweeps of learners can be compared."""
+    rows = [
+        (kpi, name, getattr(best, kpi), unit, "lower")
+        for kpi, unit in (("score", "USD"), ("cost_usd", "USD"), ("late_ratio", "ratio"))
+    ]
+    folder.table("kpis", pl.DataFrame(rows, schema=["kpi", "entity", "value", "unit", "better"], orient="row"))
 
+
+def _write_curves(path: Path, name: str, learned: dict[int, Learned]) -> None:
     known = json.loads(path.read_text(encoding="utf-8"))["curves"] if path.exists() else []
     curves = [
         {"policy": name, "seed": seed, "step": step, "reward": reward}

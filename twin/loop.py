@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from typing import NamedTuple
 
 import polars as pl
 
@@ -46,7 +46,7 @@ class ControlLoop:
         self.limits = limits
         self._record = record
         self._watch = watch
-        self._waiting: list[Decision] = []
+        self._waiting: list[_Waiting] = []
         self._history: dict[tuple[str, str], deque[tuple[float, int]]] = {}
         controller.reset()
 
@@ -68,8 +68,8 @@ class ControlLoop:
 
     def close(self) -> None:
         """Record the decisions that no further observation will confirm."""
-        for decision in self._waiting:
-            self._record(decision)
+        for waiting in self._waiting:
+            self._record(waiting.decision(self.controller.name, None))
         self._waiting = []
 
     def _limit(self, action: Action, current: int, observation: Observation) -> Limited:
@@ -95,31 +95,46 @@ class ControlLoop:
             history = self._history.get((action.kind, action.target))
             if history is not None and outcome.status == "applied" and outcome.value != history[-1][1]:
                 history.append((observation.time_s, outcome.value))
-            self._waiting.append(
-                Decision(
-                    time_s=observation.time_s,
-                    policy=self.controller.name,
-                    observation=seen,
-                    kind=action.kind,
-                    target=action.target,
-                    current=now,
-                    proposed=action.value,
-                    confidence=action.confidence,
-                    reason=action.reason,
-                    limited_by=allowed.limited_by,
-                    allowed=allowed.action.value,
-                    status=outcome.status,
-                    applied=outcome.value,
-                    message=outcome.message,
-                )
-            )
+            self._waiting.append(_Waiting(observation.time_s, seen, action, now, allowed, outcome))
 
     def _confirm(self, observation: Observation) -> None:
-        for decision in self._waiting:
-            wished = observation[f"{decision.target}.{WANTED[decision.kind]}"]
+        for waiting in self._waiting:
+            wished = observation[f"{waiting.action.target}.{WANTED[waiting.action.kind]}"]
             known = wished == wished  # NaN: the plant did not say
-            self._record(replace(decision, confirmed=bool(wished == decision.applied) if known else None))
+            confirmed = wished == waiting.outcome.value if known else None
+            self._record(waiting.decision(self.controller.name, confirmed))
         self._waiting = []
+
+
+class _Waiting(NamedTuple):
+    """A decision until the next observation confirms it."""
+
+    time_s: float
+    observation: str
+    action: Action
+    current: int
+    limited: Limited
+    outcome: Outcome
+
+    def decision(self, policy: str, confirmed: bool | None) -> Decision:
+        action, outcome = self.action, self.outcome
+        return Decision(
+            time_s=self.time_s,
+            policy=policy,
+            observation=self.observation,
+            kind=action.kind,
+            target=action.target,
+            current=self.current,
+            proposed=action.value,
+            confidence=action.confidence,
+            reason=action.reason,
+            limited_by=self.limited.limited_by,
+            allowed=self.limited.action.value,
+            status=outcome.status,
+            applied=outcome.value,
+            message=outcome.message,
+            confirmed=confirmed,
+        )
 
 
 def wanted(observation: Observation, action: Action) -> int:

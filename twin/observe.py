@@ -6,7 +6,7 @@ so a policy trained in the twin reads a live cluster without knowing the differe
 
 from __future__ import annotations
 
-from functools import cache
+import math
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,6 @@ POOL_METRICS = ("wanted_nodes", "ready_nodes", "booting_nodes", "failed_nodes", 
 CLOCK = ("clock.day_sin", "clock.day_cos")
 
 
-@cache
 def columns(cluster: Cluster) -> tuple[str, ...]:
     """The names of the observation's columns for this cluster, in order."""
     return (
@@ -43,13 +42,15 @@ def columns(cluster: Cluster) -> tuple[str, ...]:
 
 
 def assemble(
-    cluster: Cluster, time_s: float, clock_s: float, services: NDArray[np.float64], pools: NDArray[np.float64]
+    names: tuple[str, ...], time_s: float, clock_s: float, services: NDArray[np.float64], pools: NDArray[np.float64]
 ) -> Observation:
     """The observation made of `services` [services, SERVICE_METRICS] and `pools` [pools, POOL_METRICS].
 
-    A metric that could not be measured is NaN. The clock columns give the time of day of `clock_s`,
-    which in a cut of a recording is the time of the whole recording.
+    `names` are the cluster's `columns`. A metric that could not be measured is NaN. The clock columns give the time of
+    day of `clock_s`, which in a cut of a recording is the time of the whole recording.
     """
-    angle = 2.0 * np.pi * (clock_s % DAY_S) / DAY_S
-    values = np.concatenate([services.ravel(), pools.ravel(), (np.sin(angle), np.cos(angle))]).astype(np.float32)
-    return Observation(time_s, columns(cluster), values)
+    angle = 2.0 * math.pi * (clock_s % DAY_S) / DAY_S
+    values = np.concatenate(
+        (services.ravel(), pools.ravel(), (math.sin(angle), math.cos(angle))), dtype=np.float32, casting="same_kind"
+    )
+    return Observation(time_s, names, values)

@@ -3,7 +3,8 @@
 `learn` trains a quantile network on everything before `until_s` and exports network and sizing rule as one graph:
 
     peak       = the chosen decile of demand, at its highest over the next `lead_steps` steps
-    replicas   = max(peak, demand now) / (replica_rps x target_utilisation), within the service's own bounds
+    replicas   = max(peak, demand now) / (replica_rps x target_utilisation), within the service's own bounds;
+                 the wanted ones stay while they run within TOLERANCE of the target, as the HPA's do
     confidence = P(demand stays within what those replicas can serve when full, at every one of these steps)
 
 Demand is in units of one replica's capacity inside the graph, so every number there is near one.
@@ -27,6 +28,7 @@ from agents.forecast.frames import first, normalise, series
 from agents.forecast.quantile_net import QuantileNet
 from agents.policy import Infer, Inference, PolicySpec, Window
 from agents.scale import artefact
+from twin.envs.sizing import TOLERANCE
 from twin.errors import PolicyError, UsageError
 from twin.trace.trace import Trace
 from twin.types import Cluster, Service
@@ -125,7 +127,7 @@ def learn(
     spec = PolicySpec(
         name="forecast_led",
         version=f"seed-{seed}",
-        columns=(column,),
+        columns=(column, f"{service}.wanted_replicas"),
         steps=net.context,
         interval_s=known.info.step_s,
         services=(service,),
@@ -234,7 +236,9 @@ def _answer(stored: Mapping[str, NDArray[np.float32]]) -> artefact.Answer:
         deciles = stretched(deciles, stretch)
         expected, peak = deciles[:, :, MEDIAN].max(axis=1), deciles[:, :, sizing.decile].max(axis=1)
         wish = jnp.maximum(peak, demand[:, -1]) / sizing.target_utilisation
-        replicas = jnp.clip(wish, sizing.min_replicas, sizing.max_replicas)
+        wanted = jnp.maximum(window[:, -1, 1], 1.0)
+        steady = jnp.where(jnp.abs(wish / wanted - 1.0) <= TOLERANCE, wanted, wish)
+        replicas = jnp.clip(steady, sizing.min_replicas, sizing.max_replicas)
         signals = jnp.stack([expected, peak, demand[:, -1]], axis=-1) * sizing.replica_rps
         return replicas[:, None], confidence(deciles, replicas), signals
 

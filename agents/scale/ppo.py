@@ -7,8 +7,9 @@ neighbouring targets: how sure it is to within one notch of utilisation.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +18,16 @@ from numpy.typing import NDArray
 
 from agents.policy import Infer, Inference, PolicySpec, Window
 from agents.scale import artefact
+from scenarios.base import Scenario
+from twin.envs import sizing
 from twin.seeds import child
 from twin.trace.trace import Trace
 from twin.types import Cluster, Limits
 
 if TYPE_CHECKING:
     from stable_baselines3 import PPO
+
+    from twin.envs.scale import ScaleEnv
 
 _REASON = "runs replicas at {target:.0%} of {demand_rps:.0f} rps: {replicas} replicas"
 _MEANING = "probability that the actor gives to its target utilisation and the two next to it"
@@ -57,30 +62,45 @@ def learn(
     seed: int,
     settings: PpoSettings,
     limits: Limits | None = None,
+    scenarios: Sequence[Scenario] = (),
     progress: Callable[[float, str], None] | None = None,
 ) -> list[tuple[int, float]]:
     """Train on the whole of `trace` (cut it before), export to the folder `out`; returns the learning curve.
 
-    The curve is (environment steps, mean reward per step) after each update. `progress` is told the share done.
+    Episodes meet the recording and what each of `scenarios` makes of it, in equal shares. The curve is (environment
+    steps, mean reward per step) after each update. `progress` is told the share done.
     """
-    from twin.envs.scale import STEPS
+    from twin.envs.scale import ScaleEnv
 
-    model = _model(trace, cluster, service, seed, settings, limits)
+    variants = [(changed, events) for changed, _, events in (s.apply(trace, cluster) for s in scenarios)]
+    environment = partial(
+        ScaleEnv,
+        trace,
+        cluster,
+        service,
+        variants=variants,
+        interval_s=settings.interval_s,
+        episode_s=settings.episode_s,
+        limits=limits,
+        late_price=settings.late_price,
+        churn_price=settings.churn_price,
+    )
+    model = _model(environment, seed, settings)
     curve: list[tuple[int, float]] = []
     model.learn(settings.total_steps, callback=_watch(curve, settings.total_steps, progress))
     weights = _actor_weights(model)
     spec = PolicySpec(
         name="ppo",
         version=f"seed-{seed}",
-        columns=_columns(cluster, service),
-        steps=STEPS,
+        columns=sizing.columns(cluster, service),
+        steps=sizing.STEPS,
         interval_s=settings.interval_s,
         services=(service,),
         signals=("target", "demand_rps"),
         reason=_REASON,
         confidence_meaning=_MEANING,
     )
-    weights["factors"] = _factors(cluster, service)
+    weights["factors"] = sizing.scales(cluster, service)
     weights["replica_rps"] = np.float32([cluster.service(service).replica_rps])  # pyright: ignore[reportArgumentType]
     artefact.export(out, spec, _answer(weights), weights)
     return curve
@@ -90,21 +110,19 @@ def native(folder: Path) -> Infer:
     """The trained torch actor in the folder, as a function of one window."""
     import torch
 
-    from twin.envs.scale import TARGETS, features, replicas_for
-
     weights = artefact.read_weights(folder)
     actor = torch.nn.Sequential(*_torch_layers(weights))
     replica_rps = float(weights["replica_rps"][0])
 
     def infer(window: Window) -> Inference:
-        seen = features(window[-1], weights["factors"])
+        seen = sizing.features(window[-1], weights["factors"])
         with torch.no_grad():
             shares = torch.softmax(actor(torch.from_numpy(seen)[None])[0], dim=0).numpy()
         choice = int(shares.argmax())
         demand = np.append(window[:, 0], window[-1, 1])
-        wish = replicas_for(demand, max(float(window[-1, 2]), 1.0), float(TARGETS[choice]), replica_rps)
+        wish = sizing.replicas_for(demand, max(float(window[-1, 2]), 1.0), float(sizing.TARGETS[choice]), replica_rps)
         confidence = float(shares[max(choice - 1, 0) : choice + 2].sum())
-        signals = np.array([TARGETS[choice], demand.max()], dtype=np.float32)
+        signals = np.array([sizing.TARGETS[choice], demand.max()], dtype=np.float32)
         return Inference(np.array([wish], dtype=np.float32), confidence, signals)
 
     return infer
@@ -113,34 +131,16 @@ def native(folder: Path) -> Infer:
 # ---------------------------------------------------------------- training
 
 
-def _model(
-    trace: Trace, cluster: Cluster, service: str, seed: int, settings: PpoSettings, limits: Limits | None
-) -> PPO:
+def _model(environment: Callable[[], ScaleEnv], seed: int, settings: PpoSettings) -> PPO:
     import torch
     from stable_baselines3 import PPO
     from stable_baselines3.common.monitor import Monitor
     from stable_baselines3.common.vec_env import DummyVecEnv
 
-    from twin.envs.scale import ScaleEnv
-
     torch.set_num_threads(1)  # the network is small: threads cost more than they give
-
-    def environment() -> Monitor:
-        env = ScaleEnv(
-            trace,
-            cluster,
-            service,
-            interval_s=settings.interval_s,
-            episode_s=settings.episode_s,
-            limits=limits,
-            late_price=settings.late_price,
-            churn_price=settings.churn_price,
-        )
-        return Monitor(env)
-
     return PPO(
         "MlpPolicy",
-        DummyVecEnv([environment] * settings.environments),
+        DummyVecEnv([lambda: Monitor(environment())] * settings.environments),
         n_steps=settings.rollout_steps,
         batch_size=settings.batch_size,
         n_epochs=settings.epochs,
@@ -206,10 +206,8 @@ def _answer(weights: dict[str, NDArray[np.float32]]) -> artefact.Answer:
     import jax
     import jax.numpy as jnp
 
-    from twin.envs.scale import TARGETS, TOLERANCE
-
-    targets = jnp.asarray(TARGETS)
-    count = len(TARGETS)
+    targets = jnp.asarray(sizing.TARGETS)
+    count = len(sizing.TARGETS)
     # row i marks target i and its neighbours
     near = jnp.asarray(np.abs(np.subtract.outer(np.arange(count), np.arange(count))) <= 1, dtype=jnp.float32)
 
@@ -227,19 +225,7 @@ def _answer(weights: dict[str, NDArray[np.float32]]) -> artefact.Answer:
         demand = jnp.maximum(window[:, :, 0].max(axis=1, keepdims=True), last[:, 1:2])
         wish = demand / (weights["replica_rps"] * target)
         wanted = jnp.maximum(last[:, 2:3], 1.0)
-        replicas = jnp.where(jnp.abs(wish / wanted - 1.0) <= TOLERANCE, wanted, wish)
+        replicas = jnp.where(jnp.abs(wish / wanted - 1.0) <= sizing.TOLERANCE, wanted, wish)
         return replicas, confidence, jnp.concatenate([target, demand], axis=-1)
 
     return answer
-
-
-def _columns(cluster: Cluster, service: str) -> tuple[str, ...]:
-    from twin.envs.scale import columns
-
-    return columns(cluster, service)
-
-
-def _factors(cluster: Cluster, service: str) -> NDArray[np.float32]:
-    from twin.envs.scale import scales
-
-    return scales(cluster, service)

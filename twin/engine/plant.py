@@ -16,9 +16,10 @@ from twin.engine.books import Books
 from twin.engine.clock import after
 from twin.engine.meters import Meters
 from twin.engine.nodes import Nodes
-from twin.engine.queueing import ARRIVED, BUSY_S, DROPPED, LATE, LATENCY, READY_S
+from twin.engine.queueing import ARRIVED
+from twin.engine.reading import read_pools, read_services
 from twin.engine.replicas import Replicas
-from twin.engine.state import BOOTING, FAILED, PENDING, READY, STARTING, UP, initial
+from twin.engine.state import BOOTING, UP, initial
 from twin.trace.trace import Trace
 from twin.types import Action, Cluster, Event, Observation, Outcome, Placement, Record
 
@@ -69,6 +70,9 @@ class TwinPlant:
         self._next_rate()
         self.meters = Meters(env, cluster, state, books, record.step_s)
         self._window = self.window()
+        self._columns = observe.columns(cluster)
+        self._service_values = np.empty((len(cluster.services), len(observe.SERVICE_METRICS)))
+        self._pool_values = np.empty((len(cluster.pools), len(observe.POOL_METRICS)))
         self._self_sizing = np.array([pool.provision == "pending" for pool in cluster.pools])
 
     def _node_up(self) -> None:
@@ -134,45 +138,25 @@ class TwinPlant:
         """The observation of someone who last looked at `last`, which is moved to now."""
         self._books.settle()
         state, now = self.state, self._env.now
-        window = state.books - last.books
-        dt = now - last.time_s
         quarter_from_s, quarter_from = self._quarter[0]
-        quarter_s = now - quarter_from_s
-        last.books, last.time_s = state.books.copy(), now
-        arrived = window[:, ARRIVED]
-        seen = np.empty((len(arrived), len(observe.SERVICE_METRICS)))
-        with np.errstate(divide="ignore", invalid="ignore"):  # nothing measured is NaN, and is meant to be
-            seen[:, 0] = arrived / dt if dt > 0 else np.nan
-            seen[:, 1] = (state.books[:, ARRIVED] - quarter_from) / quarter_s if quarter_s > 0 else np.nan
-            seen[:, 2] = window[:, BUSY_S] / window[:, READY_S]
-            seen[:, 9] = window[:, LATENCY] / arrived
-            seen[:, 10] = (window[:, LATE] + window[:, DROPPED]) / arrived
-        seen[:, 3] = state.wanted
-        seen[:, 4] = state.count[:, READY]
-        seen[:, 5] = state.count[:, STARTING]
-        seen[:, 6] = state.count[:, PENDING]
-        seen[:, 7] = 0.0
-        seen[:, 8] = state.queue
-        blind = state.blind_until_s > now
-        if blind.any():
-            seen[blind[:, None] & _MEASURED] = np.nan
-            seen[blind, _UNMEASURED] = state.count[blind, READY]
-        return observe.assemble(self.cluster, now, self._start_s + now, seen, self._pool_values())
-
-    def _pool_values(self) -> NDArray[np.float64]:
-        state = self.state
-        values = np.empty((len(self.cluster.pools), len(observe.POOL_METRICS)))
-        values[:, 0] = np.where(
-            self._self_sizing, state.node_count[:, BOOTING] + state.node_count[:, UP], state.nodes_wanted
+        read_services(
+            self._service_values,
+            state.books,
+            last.books,
+            now - last.time_s,
+            quarter_from,
+            now - quarter_from_s,
+            state.wanted,
+            state.count,
+            state.queue,
+            state.blind_until_s > now,
         )
-        values[:, 1] = state.node_count[:, UP]
-        values[:, 2] = state.node_count[:, BOOTING]
-        values[:, 3] = state.node_count[:, FAILED]
-        free = np.maximum(state.node_free[:, 0], 0.0)
-        values[:, 4] = np.bincount(state.node_pool, weights=free, minlength=len(values))
-        return values
-
-
-_COUNTED = ("wanted_replicas", "ready_replicas", "starting_replicas", "pending_replicas", "unmeasured_replicas")
-_MEASURED = np.array([metric not in _COUNTED for metric in observe.SERVICE_METRICS])
-_UNMEASURED = observe.SERVICE_METRICS.index("unmeasured_replicas")
+        read_pools(
+            self._pool_values,
+            state.node_count,
+            np.where(self._self_sizing, state.node_count[:, BOOTING] + state.node_count[:, UP], state.nodes_wanted),
+            state.node_pool,
+            state.node_free,
+        )
+        last.books[:], last.time_s = state.books, now
+        return observe.assemble(self._columns, now, self._start_s + now, self._service_values, self._pool_values)

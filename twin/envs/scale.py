@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import gymnasium
@@ -20,52 +22,14 @@ from numpy.typing import NDArray
 
 from twin.engine.plant import TwinPlant
 from twin.engine.scheduling.placement import MostAllocated
+from twin.envs.sizing import BOUND, STEPS, TARGETS, columns, features, replicas_for, scales
 from twin.errors import UsageError
 from twin.limits import limit
-from twin.observe import CLOCK, DAY_S
 from twin.trace.trace import Trace
-from twin.types import Action, Cluster, Limits, Observation, Record
-
-TARGETS = np.linspace(0.60, 0.96, 10, dtype=np.float32)
-
-STEPS = 5
-TOLERANCE = 0.1
+from twin.types import Action, Cluster, Event, Limits, Observation, Record
 
 _HOUR_S = 3600.0
-_BOUND = 10.0
-
-
-def columns(cluster: Cluster, service: str) -> tuple[str, ...]:
-    """The observation columns that the agent sees, in order."""
-    pool = cluster.pools[0].name
-    metrics = ("demand_rps", "demand_15m_rps", "wanted_replicas", "ready_replicas", "starting_replicas")
-    metrics += ("pending_replicas", "utilisation_ratio", "queue_requests", "latency_p95_s", "late_ratio")
-    return (*(f"{service}.{m}" for m in metrics), f"{pool}.booting_nodes", f"{pool}.free_cpu_cores", *CLOCK)
-
-
-def scales(cluster: Cluster, service: str) -> NDArray[np.float32]:
-    """The factors [columns] that bring each column to about [-1, 1]; the agent sees clip(value x factor)."""
-    spec = cluster.service(service)
-    pool = cluster.pools[0]
-    replicas = 1.0 / max(spec.replicas, 1)
-    rps = replicas / spec.replica_rps
-    values = (rps, rps, replicas, replicas, 4 * replicas, 4 * replicas, 1.0, rps, 1.0 / spec.slo_s, 1.0)
-    return np.array([*values, 1.0, 1.0 / pool.cpu_cores, 1.0, 1.0], dtype=np.float32)
-
-
-def features(values: NDArray[np.float32], factors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What the agent sees of the chosen columns' values."""
-    return np.clip(values * factors, -_BOUND, _BOUND)
-
-
-def replicas_for(demand_rps: NDArray[np.float32], wanted: float, target: float, replica_rps: float) -> float:
-    """Replicas (not yet whole) that serve the largest of `demand_rps` at the utilisation `target`.
-
-    `demand_rps` holds the last STEPS minutes and the quarter hour, so that a dip of a few minutes shrinks nothing;
-    and the wanted replicas stay while they run within TOLERANCE of the target: both as the HPA does it.
-    """
-    wish = float(demand_rps.max()) / (replica_rps * target)
-    return wanted if abs(wish / wanted - 1.0) <= TOLERANCE else wish
+_DAY_S = 86_400.0
 
 
 class ScaleEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
@@ -76,7 +40,8 @@ class ScaleEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
     - `churn_price` x relative change. `late_price` = 10: using up the SLO's error budget of 5 % late
     requests costs as much as 50 % more capacity. Raw KPIs and constraint costs are in `info`.
 
-    `reset(options={"start_s": ...})` begins an episode at that second instead of a random hour.
+    Each episode meets the recording as it is or one of `variants`, chosen at random: (trace, events) that a scenario
+    made of it. `reset(options={"start_s": ..., "variant": ...})` places it instead (variant 0 is the recording).
     """
 
     metadata = {"render_modes": []}  # noqa: RUF012 - gymnasium's own declaration
@@ -87,22 +52,26 @@ class ScaleEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
         cluster: Cluster,
         service: str,
         *,
+        variants: Sequence[tuple[Trace, Sequence[Event]]] = (),
         interval_s: float = 60.0,
-        episode_s: float = DAY_S,
+        episode_s: float = _DAY_S,
         limits: Limits | None = None,
         late_price: float = 10.0,
         churn_price: float = 0.5,
     ) -> None:
         """An environment over the whole of `trace`; raises UsageError when the trace is shorter than an episode."""
-        if trace.duration_s < episode_s:
-            raise UsageError(f"an episode of {episode_s:g} s does not fit a trace of {trace.duration_s:g} s")
-        self._trace, self._cluster, self._service = trace, cluster, cluster.service(service)
+        shortest_s = min(each.duration_s for each in (trace, *(variant for variant, _ in variants)))
+        if shortest_s < episode_s:
+            raise UsageError(f"an episode of {episode_s:g} s does not fit a trace of {shortest_s:g} s")
+        self._variants = ((trace, ()), *variants)
+        self._hours = int((shortest_s - episode_s) // _HOUR_S) + 1
+        self._cluster, self._service = cluster, cluster.service(service)
         self._interval_s, self._episode_s = interval_s, episode_s
         self._limits = limits or Limits()
         self._late_price, self._churn_price = late_price, churn_price
         self.columns = columns(cluster, service)
         self._factors = scales(cluster, service)
-        self.observation_space = gymnasium.spaces.Box(-_BOUND, _BOUND, (len(self.columns),), np.float32)
+        self.observation_space = gymnasium.spaces.Box(-BOUND, BOUND, (len(self.columns),), np.float32)
         self.action_space = gymnasium.spaces.Discrete(len(TARGETS))
         self._plant: TwinPlant | None = None
 
@@ -111,16 +80,16 @@ class ScaleEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
     ) -> tuple[NDArray[np.float32], dict[str, Any]]:
         """A warm cluster after one interval, so that every metric is known."""
         super().reset(seed=seed)
-        starts = int((self._trace.duration_s - self._episode_s) // _HOUR_S) + 1
-        start_s = float((options or {}).get("start_s", self.np_random.integers(starts) * _HOUR_S))
-        end_s = start_s + self._episode_s + self._interval_s
+        asked = options or {}
+        variant = int(asked.get("variant", self.np_random.integers(len(self._variants))))
+        start_s = float(asked.get("start_s", self.np_random.integers(self._hours) * _HOUR_S))
+        end_s = start_s + self._episode_s
+        trace, events = self._variants[variant]
         self._plant = TwinPlant(
-            self._trace.between(start_s, end_s + self._trace.info.step_s)
-            if end_s < self._trace.duration_s
-            else self._trace.between(start_s, end_s),
+            trace.between(start_s, end_s),
             self._cluster,
             scheduler=MostAllocated(),
-            events=(),
+            events=[replace(e, time_s=e.time_s - start_s) for e in events if start_s <= e.time_s < end_s],
             record=Record(step_s=math.inf),
             until_s=self._episode_s,
             seed=int(self.np_random.integers(2**31)),
@@ -128,7 +97,7 @@ class ScaleEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
         self._demand: deque[float] = deque(maxlen=STEPS)
         self._look()
         self._history = [(0.0, self._service.replicas)]
-        return self._features(), {"start_s": start_s}
+        return self._features(), {"start_s": start_s, "variant": variant}
 
     def step(self, action: np.int64) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
         """Wish for the replicas of that target utilisation, let one interval pass, and look again."""

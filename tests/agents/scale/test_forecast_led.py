@@ -43,7 +43,8 @@ def windows(trace):
     """What the policy sees every hour of the two days after its training, in requests/s."""
     demand = trace.demand["value"].to_numpy() * SERVICE.unit_rps
     origins = np.arange(6 * 288, 8 * 288, 12)
-    return demand[origins[:, None] + np.arange(-288, 0)][:, :, None].astype(np.float32)
+    seen = demand[origins[:, None] + np.arange(-288, 0)]
+    return np.stack([seen, np.zeros_like(seen)], axis=-1).astype(np.float32)  # no replicas wanted: nothing to keep
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +58,7 @@ def test_the_graph_says_what_the_trained_network_says(policy, windows):
 
 def test_the_folder_is_a_policy_that_explains_itself(policy, infer, windows):
     loaded = load(policy)
-    assert loaded.spec.columns == ("cell.demand_rps",)
+    assert loaded.spec.columns == ("cell.demand_rps", "cell.wanted_replicas")
     assert (loaded.spec.steps, loaded.spec.interval_s) == (288, 300.0)
     said = infer(windows[0])
     action = loaded.actions(said)[0]
@@ -74,6 +75,15 @@ def test_replicas_serve_the_peak_at_the_target_utilisation(infer, windows):
         assert expected <= peak
         assert said.replicas[0] == pytest.approx(np.clip(max(peak, now) / (25.0 * 0.8), 4, 90), rel=1e-5)
         assert 0.0 <= said.confidence <= 0.98 + 1e-6
+
+
+def test_wanted_replicas_stay_within_the_tolerance(infer, windows):
+    wish = infer(windows[0]).replicas[0]
+    for factor, kept in ((1.05, True), (0.93, True), (1.2, False), (0.8, False)):
+        window = windows[0].copy()
+        window[-1, 1] = factor * wish
+        expected = factor * wish if kept else wish
+        assert infer(window).replicas[0] == pytest.approx(expected, rel=1e-5)
 
 
 def test_twice_the_demand_needs_twice_the_replicas(infer, windows):

@@ -10,7 +10,8 @@ from gymnasium.utils.env_checker import check_env
 from tests.twin.conftest import make_cluster, make_trace
 from twin.engine.plant import TwinPlant
 from twin.envs import register
-from twin.envs.scale import TARGETS, ScaleEnv, replicas_for
+from twin.envs.scale import ScaleEnv
+from twin.envs.sizing import TARGETS, replicas_for
 from twin.errors import UsageError
 
 TRACE = make_trace(lambda t: 0.25 + 0.1 * np.sin(2 * np.pi * t / 86_400))
