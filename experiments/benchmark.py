@@ -72,18 +72,20 @@ def jobs(cfg: DictConfig, folder: Path) -> list[Job]:
 def study(cfg: DictConfig, folder: RunFolder, display: Display) -> list[str]:
     """Run all cells and write results and summary; returns what failed, in words."""
     todo = jobs(cfg, folder.path)
-    failed, done = [], []
+    failed: list[str] = []
+    done: dict[Path, pl.DataFrame] = {}
     title = f"{len(cfg.controllers)} controllers x {len(cfg.scenarios)} scenarios x {cfg.seeds} seeds"
     with folder.phase("benchmark"), display.phase(title) as advance:
         for count, (job, result) in enumerate(run_all(evaluate, todo, cfg.workers), start=1):
             if isinstance(result, WorkbenchError):
                 failed.append(f"{job.scenario} / {job.controller} / seed {job.cell.seed}: {result}")
             else:
-                done.append(result)
+                done[job.done] = tables.read(result, "results")
             advance(count / len(todo), f"{count} of {len(todo)} runs{f', {len(failed)} failed' if failed else ''}")
     if not done:
         raise WorkbenchError(f"no run of the benchmark succeeded; the first: {failed[0]}")
-    results = pl.concat([tables.read(path, "results") for path in done]).sort("controller", "scenario", "seed", "kpi")
+    # in the order of the configuration, whatever finished first
+    results = pl.concat([done[job.done] for job in todo if job.done in done])
     summary = summarise(results, cfg.baseline, seed=cfg.seed)
     folder.table("results", results)
     folder.table("summary", summary)

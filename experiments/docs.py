@@ -7,10 +7,11 @@ docs/pictures/ its picture. Only what stands between `<!-- NAME:begin -->` and `
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,6 @@ _ROWS = {
     "forecasts": "one forecast step from one origin",
     "forecast_scores": "one forecaster on one series, for one horizon",
 }
-_PLACES = {"{folder}": "$RUN", "{keys}": "$HOME", "{bundle}": "$RUN/bundles/CANDIDATE"}
 _UNSAFE = set(" '\"[]{}()*;&<>|")
 _LINE_CHARS = 100
 _LARGEST_RATIO = 100.0  # a ratio to nearly nothing says only that
@@ -182,7 +182,7 @@ def _forecasts(run: RunFolder) -> str:
     horizon, origins = pooled["horizon"][0], pooled["origins"].max()
     named = ("accuracy_percent", "mase", "scaled_crps", "coverage_80", "skill")
     rows = [
-        (row["unique_id"], row["forecaster"], *(wording.number(row[name]) for name in named))
+        (row["unique_id"], row["forecaster"], *(wording.number(_rounded(row[name], decimals=4)) for name in named))
         for row in pooled.iter_rows(named=True)
     ]
     header = ("series", "forecaster", "accuracy, %", "MASE", "scaled CRPS", "coverage of the 80 % band", "skill")
@@ -196,24 +196,30 @@ def _forecasts(run: RunFolder) -> str:
 def _controllers(run: RunFolder) -> str:
     if run.summary is None or not run.summary.height:
         return ""
-    values = {(r["scenario"], r["controller"], r["kpi"], r["entity"]): r for r in run.summary.iter_rows(named=True)}
+    found = {(r["scenario"], r["controller"], r["kpi"], r["entity"]): r for r in run.summary.iter_rows(named=True)}
     services = run.summary.filter(kpi="late_ratio")["entity"].unique().sort().to_list()
     rows = []
-    for scenario in run.scenarios:
-        for controller in run.controllers:
-            for service in services:
-                cost = values.get((scenario, controller, "cost_usd", "cluster"))
-                late, slo, changes = (
-                    values.get((scenario, controller, kpi, service))
-                    for kpi in ("late_ratio", "slo_violation_min", "scale_events")
-                )
-                measured = (_value(cost), _ratio(cost), _value(late, 100.0), _ratio(late), _value(slo), _value(changes))
-                rows.append((scenario, controller, *([service] if len(services) > 1 else []), *measured))
-    kpis = ("cost, USD", f"x {run.baseline}", "late, %", f"x {run.baseline}", "SLO violated, min", "scale events")
-    header = ("scenario", "controller", *(["service"] if len(services) > 1 else []), *kpis)
+    for scenario, controller, service in itertools.product(run.scenarios, run.controllers, services):
+        cost = found.get((scenario, controller, "cost_usd", "cluster"))
+        kpis = ("late_ratio", "slo_violation_min", "scale_events")
+        late, violated, changes = (found.get((scenario, controller, kpi, service)) for kpi in kpis)
+        told = (_value(cost), _ratio(cost), _value(late, 100.0), _ratio(late), _value(violated), _value(changes))
+        rows.append((scenario, controller, service, *told))
+    versus = f"x {run.baseline}"
+    header = (
+        "scenario",
+        "controller",
+        "service",
+        "cost, USD",
+        versus,
+        "late, %",
+        versus,
+        "SLO violated, min",
+        "changes",
+    )
     note = (
-        f"Held-out time, {run.summary['seeds'].max()} seeds on common random numbers: interquartile mean (95 % bootstrap "
-        f"interval), and the paired ratio to `{run.baseline}`."
+        f"Held-out time, {run.summary['seeds'].max()} seeds on common random numbers: interquartile mean (95 % "
+        f"bootstrap interval), and the paired ratio to `{run.baseline}`. Changes are those of the wished replicas."
     )
     return _section("Controllers", run, ("train", "benchmark"), f"{note}\n\n{_table(header, rows)}")
 
@@ -221,8 +227,13 @@ def _controllers(run: RunFolder) -> str:
 def _value(row: Facts | None, scale: float = 1.0) -> str:
     if row is None or row["value"] is None:
         return wording.DASH
-    low, high = (None if row[end] is None else scale * row[end] for end in ("low", "high"))
-    return _with(wording.number(scale * row["value"]), wording.interval(low, high))
+    value, low, high = (_rounded(row[name], scale) for name in ("value", "low", "high"))
+    return _with(wording.number(value), wording.interval(low, high))
+
+
+def _rounded(value: float | None, scale: float = 1.0, decimals: int = 3) -> float | None:
+    # a thousandth says enough: the tail of a queue is never exactly zero
+    return None if value is None else round(scale * value, decimals)
 
 
 def _ratio(row: Facts | None) -> str:
@@ -258,11 +269,11 @@ def _bridge(run: RunFolder) -> str:
     if run.bridge is None:
         return ""
     report = run.bridge.report
-    who = "the promoted policy" if report.get("bundle") else "no policy was promoted, so the fallback rule alone"
+    who = "The promoted policy" if report.get("bundle") else "No policy was promoted, so that the fallback rule"
     said = (
-        f"{report['status'].capitalize()} in {report['mode']} with {who} deciding (`{report['policy']}`): "
-        f"{report['decisions']} decisions, {report['limited']} limited, {report['handed_over']} handed over to the rule, "
-        f"{report['lost']} observations lost, a ledger of {report['ledger_records']} records."
+        f"{report['status'].capitalize()} in mode {report['mode']}. {who} (`{report['policy']}`) decided: "
+        f"{report['decisions']} decisions, {report['limited']} limited, {report['handed_over']} handed over to the "
+        f"rule, {report['lost']} observations lost, a ledger of {report['ledger_records']} records."
     )
     return _section("Bridge", run, ("bridge",), said)
 
@@ -297,13 +308,19 @@ def _commands(run: RunFolder, verb: str) -> list[str]:
     config: dict[str, Any] = yaml.safe_load(run.config or "") or {}
     own = [text for text in run.identity["overrides"] if not text.startswith("display=")]
     stations = config.get("stations") or [{"verb": run.identity["verb"], "overrides": own}]
-    return [_typed(verb, station["overrides"]) for station in stations if station["verb"] == verb]
+    passed = sorted(path.parent.name for path in run.path.glob("bundles/*/manifest.json"))
+    places = {
+        "{folder}": "$RUN",
+        "{keys}": "$HOME",
+        "{bundle}": f"$RUN/bundles/{passed[0]}" if passed else "null",
+    }
+    return [_typed(verb, station["overrides"], places) for station in stations if station["verb"] == verb]
 
 
-def _typed(verb: str, overrides: Sequence[str]) -> str:
+def _typed(verb: str, overrides: Sequence[str], places: Mapping[str, str]) -> str:
     words = [f"python -m experiments.{verb}"]
     for text in overrides:
-        for place, shown in _PLACES.items():
+        for place, shown in places.items():
             text = text.replace(place, shown)
         words.append(shlex.quote(text) if _UNSAFE & set(text) else text)
     line = " ".join(words)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
@@ -22,6 +23,7 @@ class SweepTable(Callback):
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:  # noqa: ANN401 - Hydra's signature
         """Print the table and write `sweep.csv` into the sweep's folder."""
         folder = Path(config.hydra.sweep.dir)
+        HydraConfig.instance().set_config(config)  # jobs in other processes did not tell this one where they ran
         rows = read(folder)
         if not rows:
             return
@@ -43,11 +45,24 @@ def read(folder: Path) -> list[dict[str, Any]]:
             scored = tables.read(kpis, "kpis").filter(pl.col("kpi").is_in(_HEADLINE))
             row.update(dict(scored.select("kpi", "value").iter_rows()))
         rows.append({**row, "error": ""})
-    for failure in sorted((folder / "failed").glob("*.json")):
-        note = json.loads(failure.read_text(encoding="utf-8"))
-        rows.append({"job": failure.stem, **_columns(note["overrides"]), "error": note["error"]})
+    for job, noted in notes(folder):
+        if noted["error"]:
+            rows.append({"job": job, **_columns(noted["overrides"]), "error": noted["error"]})
     columns = dict.fromkeys(column for row in rows for column in row)
     return [{column: row.get(column) for column in columns} for row in rows]
+
+
+def note(folder: Path, job: int, content: dict[str, Any]) -> None:
+    """Write how job number `job` of the sweep ended: `overrides`, `exit_code`, `error` ("" when there was none)."""
+    path = folder / "jobs" / f"{job}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, sort_keys=True), encoding="utf-8")
+
+
+def notes(folder: Path) -> list[tuple[str, dict[str, Any]]]:
+    """(job number, its note) for every job of the sweep that has ended."""
+    found = sorted((folder / "jobs").glob("*.json"))
+    return [(path.stem, json.loads(path.read_text(encoding="utf-8"))) for path in found]
 
 
 def _columns(overrides: list[str]) -> dict[str, str]:

@@ -6,7 +6,6 @@ Exit codes: 0 done, 1 error, 2 usage, 3 gate refused, 4 partly failed.
 from __future__ import annotations
 
 import difflib
-import json
 import os
 import re
 import sys
@@ -21,7 +20,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from experiments import display, schema
+from experiments import display, schema, sweep
 from experiments.display import Display
 from twin.errors import UsageError, WorkbenchError
 
@@ -58,14 +57,17 @@ def main(verb: str, task: Task) -> None:
             raise
         sys.stderr.write(f"cannot write the output folder: {error}; choose another with out=...\n")
         sys.exit(USAGE)
-    if not codes:  # --help, --cfg, --info, or jobs that ran in other processes
+    codes = codes or _noted_codes()  # a launcher's jobs ran in other processes
+    if not codes:  # --help, --cfg, --info
         sys.exit(DONE)
     sys.exit(codes[0] if len(codes) == 1 else _worst(codes))
 
 
 def _guarded(task: Task, cfg: DictConfig, full: bool) -> int:
     try:
-        return task(cfg, display.make(cfg.display))
+        code = task(cfg, display.make(cfg.display))
+        _note(code, "")
+        return code
     except (WorkbenchError, OmegaConfBaseException, HydraException) as error:
         if full:
             raise
@@ -73,8 +75,9 @@ def _guarded(task: Task, cfg: DictConfig, full: bool) -> int:
         if cause is None:
             raise
         sys.stderr.write(f"{type(cause).__name__}: {_worded(cause)}\n")
-        _note_failure(cause)
-        return cause.exit_code if isinstance(cause, WorkbenchError) else USAGE
+        code = cause.exit_code if isinstance(cause, WorkbenchError) else USAGE
+        _note(code, f"{type(cause).__name__}: {cause}")
+        return code
     finally:
         _tidy(Path(HydraConfig.get().runtime.output_dir))
 
@@ -91,14 +94,18 @@ def _foreseen(error: BaseException) -> Exception | None:
     return cause if isinstance(cause, HydraException | OmegaConfBaseException) else None
 
 
-def _note_failure(error: Exception) -> None:
-    """In a sweep, leave a note of the failed job for the sweep table."""
+def _note(code: int, error: str) -> None:
+    """In a sweep, leave a note of how the job ended, for the sweep table and for whoever waits for all jobs."""
     config = HydraConfig.get()
     if config.mode == RunMode.MULTIRUN:
-        folder = Path(config.sweep.dir) / "failed"
-        folder.mkdir(parents=True, exist_ok=True)
-        note = {"overrides": list(config.overrides.task), "error": f"{type(error).__name__}: {error}"}
-        (folder / f"{config.job.num}.json").write_text(json.dumps(note, sort_keys=True), encoding="utf-8")
+        note = {"overrides": list(config.overrides.task), "exit_code": code, "error": error}
+        sweep.note(Path(config.sweep.dir), config.job.num, note)
+
+
+def _noted_codes() -> list[int]:
+    """The exit codes that the jobs of the finished sweep noted; none when there was no sweep."""
+    folder = Path(HydraConfig.get().sweep.dir) if HydraConfig.initialized() else None
+    return [note["exit_code"] for _, note in sweep.notes(folder)] if folder else []
 
 
 def _tidy(folder: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import polars as pl
+
 from reports import decisions, kpis, views, wording
 from reports.cells import Table, tone
 from reports.drawing import Drawing
@@ -54,8 +56,10 @@ def _explored(run: RunFolder, drawing: Drawing) -> Facts:
 def _judged(run: RunFolder, drawing: Drawing) -> Facts:
     """Forecasters, learning, fidelity, gate and bridge: what does not depend on the chosen scenario."""
     scores, fidelity = run.forecast_scores, run.fidelity
+    pooled = pl.col("horizon").str.contains("-")  # all steps together: what is compared
     return {
-        "scores": None if scores is None else views.score_table(scores, drawing.forecasters),
+        "scores": None if scores is None else views.score_table(scores.filter(pooled), drawing.forecasters),
+        "step_scores": None if scores is None else views.score_table(scores.filter(~pooled), drawing.forecasters),
         "calibrated": "reliability" in drawing.charts,
         "learned": "learning" in drawing.charts,
         "fidelity": None if fidelity is None else views.fidelity_table(fidelity),

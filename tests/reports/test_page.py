@@ -11,6 +11,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import yaml
 
 from reports import page, wording
 from twin.errors import TraceError
@@ -152,7 +153,7 @@ def test_a_reason_that_looks_like_code_stays_text(make, tmp_path):
     facts |= {"name": EVIL, "command": EVIL, "status": EVIL, "reason": EVIL}
     facts["trace"] |= {"notes": [EVIL], "name": EVIL}
     (run / "identity.json").write_text(json.dumps(facts))
-    (run / "config.yaml").write_text(f"a: {EVIL!r}\n")
+    (run / "config.yaml").write_text(yaml.safe_dump({"a": EVIL}))
     learned = {"curves": [{"policy": EVIL, "seed": 0, "step": k, "reward": 1.0} for k in range(3)]}
     (run / "learning.json").write_text(json.dumps(learned))
     html = page.write(run).read_text(encoding="utf-8")

@@ -123,8 +123,9 @@ class ScaleEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
 
     def _judge(self, before: int, wanted: int, limited: bool) -> tuple[float, dict[str, Any]]:
         name = self._service.name
-        demand_rps, late = self._seen[f"{name}.demand_rps"], self._seen[f"{name}.late_ratio"]
-        full = max(demand_rps / self._service.replica_rps, 1e-6)
+        late = self._seen[f"{name}.late_ratio"]
+        # against the quarter hour's demand: a minute's is noise that no action can change
+        full = max(self._seen[f"{name}.demand_15m_rps"] / self._service.replica_rps, 1e-6)
         churn = abs(wanted - before) / max(before, 1)
         reward = -wanted / full - self._late_price * min(late, 1.0) - self._churn_price * churn
         info = {"late_ratio": late, "replicas": wanted, "cost_late": min(late, 1.0), "limited": limited}
