@@ -293,7 +293,7 @@ def _fidelity(run: RunFolder) -> str:
     ]
     table = _table(("quantity", "unit", "recorded", "replayed", "error"), rows)
     assumed = "\n".join(f"- {line}" for line in run.fidelity["assumptions"])
-    note = "What the recording holds, against the replay of it; every verb that simulates writes this."
+    note = "What the recording holds, against the replay of it; `simulate` and `benchmark` write this."
     return f"### Fidelity\n\n{note}\n\n{table}\n\nWhat is assumed, because the recording does not hold it:\n\n{assumed}"
 
 

@@ -39,8 +39,8 @@ def test_controllers_with_one_seed_meet_the_same_demand(trace: twin.Trace, clust
 def test_replayed_demand_is_the_recorded_one(trace: twin.Trace) -> None:
     """Without noise the mean of the arrivals is the mean of the recording."""
     run = twin.simulate(trace, make_cluster(burst_cv=0.0), controller=Follow())
-    recorded = trace.demand["value"].mean()
-    replayed = run.service_steps["arrived_requests"].sum() / run.until_s / 1000.0
+    recorded = trace.demand["value"].to_numpy().mean()
+    replayed = run.service_steps["arrived_requests"].to_numpy().sum() / run.until_s / 1000.0
     assert replayed == pytest.approx(recorded, rel=1e-3)
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import gymnasium
 import numpy as np
+import polars as pl
 import pytest
 from gymnasium.utils.env_checker import check_env
 
@@ -13,11 +16,12 @@ from twin.envs import register
 from twin.envs.scale import ScaleEnv
 from twin.envs.sizing import TARGETS, replicas_for
 from twin.errors import UsageError
+from twin.types import Event
 
 TRACE = make_trace(lambda t: 0.25 + 0.1 * np.sin(2 * np.pi * t / 86_400))
 
 
-def make_env(**options: float) -> ScaleEnv:
+def make_env(**options: Any) -> ScaleEnv:
     return ScaleEnv(TRACE, make_cluster(), "web", episode_s=3600.0, **options)
 
 
@@ -76,6 +80,25 @@ def test_info_carries_raw_costs() -> None:
 def test_an_episode_can_be_placed() -> None:
     _, info = make_env().reset(seed=1, options={"start_s": 7200.0})
     assert info["start_s"] == 7200.0
+
+
+def test_variants_are_met_and_their_events_fall_on_time() -> None:
+    """The second variant doubles demand; the third fails two nodes 10 minutes into the episode that starts at 1 h."""
+    double = TRACE.replacing("doubled", demand=TRACE.demand.with_columns(pl.col("value") * 2))
+    failing = (TRACE, [Event(4200.0, "node_failure", "workers", 600.0, 2)])
+    env = make_env(variants=[(double, ()), failing])
+    seen = {}
+    for variant in range(3):
+        env.reset(seed=3, options={"start_s": 3600.0, "variant": variant})
+        failed = []
+        for _ in range(15):
+            env.step(np.int64(0))
+            failed.append(env._seen["workers.failed_nodes"])
+        seen[variant] = (env._seen["web.demand_rps"], max(failed))
+    assert seen[1][0] == pytest.approx(2 * seen[0][0], rel=1e-6)
+    assert [failed for _, failed in seen.values()] == [0, 0, 2]
+    chosen = {env.reset(seed=seed)[1]["variant"] for seed in range(20)}
+    assert chosen == {0, 1, 2}
 
 
 def test_wanted_replicas_stay_within_the_tolerance() -> None:
