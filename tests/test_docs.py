@@ -70,17 +70,15 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for path, content in labelled(text):
         (place / path).parent.mkdir(parents=True, exist_ok=True)
         (place / path).write_text(content, encoding="utf-8")
+    settings = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    running = []
     for out, brief in REAL.items():
         (words,) = [words for words in commands(text) if f"out={out}" in words]
-        done = subprocess.run(
-            [sys.executable, *words[1:], brief, "display=none"],
-            cwd=place,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        assert done.returncode == 0, done.stderr
+        command = [sys.executable, *words[1:], brief, "display=none"]
+        running.append(subprocess.Popen(command, cwd=place, env=settings, stderr=subprocess.PIPE, text=True))
+    for process in running:
+        _, said = process.communicate(timeout=120)
+        assert process.returncode == 0, said
     return place
 
 

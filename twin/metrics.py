@@ -1,6 +1,6 @@
 """KPIs as functions of a run's tables: tables in, one tidy table (`kpis`) out.
 
-late_ratio            (late + dropped) / arrived requests; less than one in 10^9 is none
+late_ratio            (late + dropped) / arrived requests; less than one in a million is none
 slo_violation_min     minutes of the steps in which (late + dropped) / arrived exceeds 1 - slo_target
 latency_p95_s         95th percentile over steps of the step's own p95 response time, weighted by arrivals
 utilisation_ratio     busy / ready replica-seconds
@@ -55,7 +55,7 @@ def _service_kpis(service: Service, steps: pl.DataFrame, made: pl.DataFrame) -> 
     violated = float((share > 1.0 - service.slo_target).sum()) * step_s / 60.0 if steps.height else None
     name = service.name
     return [
-        ("late_ratio", name, _at_least_nano(_ratio(float(bad.sum()), arrived)), "ratio", "lower"),
+        ("late_ratio", name, _at_least_a_millionth(_ratio(float(bad.sum()), arrived)), "ratio", "lower"),
         ("slo_violation_min", name, violated, "min", "lower"),
         ("latency_p95_s", name, _weighted_percentile(steps, 0.95), "s", "lower"),
         (
@@ -85,9 +85,9 @@ def _ratio(part: float | None, whole: float | None) -> float | None:
     return part / whole if part is not None and whole else None
 
 
-def _at_least_nano(value: float | None) -> float | None:
+def _at_least_a_millionth(value: float | None) -> float | None:
     # the tail of a waiting-time distribution is never exactly zero; a ratio of two such tails says nothing
-    return 0.0 if value is not None and value < 1e-9 else value
+    return 0.0 if value is not None and value < 1e-6 else value
 
 
 def _share(flags: pl.Series) -> float:

@@ -1,0 +1,158 @@
+"""From a trained policy to a running bundle, from outside: what passes is signed and runs, the rest is refused."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from agents import bundle
+from tests.experiments.test_verbs import call, no_traceback
+from twin.bridge import ledger
+from twin.trace import tables
+
+SCENARIOS = ("recorded", "surge", "node_failures")
+SEEDS = 12
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A briefly trained PPO policy, a key, and a benchmark folder in which that policy is clearly better."""
+    folder = tmp_path_factory.mktemp("chain")
+    brief = [f"learner.learn.settings.{s}" for s in ("total_steps=256", "rollout_steps=32")]
+    done = call("train", "learner=ppo", "seeds=1", *brief, "display=none", f"out={folder / 'train'}")
+    assert done.returncode == 0, done.stderr
+    bundle.generate_key(folder / "who.key")
+    write_evidence(folder / "benchmark", results())
+    return folder
+
+
+def results(late: float = 0.001) -> pl.DataFrame:
+    """Twelve paired seeds: the candidate is 10 % cheaper and as punctual."""
+    rng = np.random.default_rng(0)
+    kpis = {
+        "cost_usd": ("cluster", "USD", 100.0),
+        "late_ratio": ("cell", "ratio", late),
+        "scale_events": ("cell", "count", 50.0),
+        "limited_ratio": ("cell", "ratio", 0.0),
+        "handover_ratio": ("cell", "ratio", 0.01),
+    }
+    rows = [
+        (controller, scenario, seed, kpi, entity, value * factor * (1 + 0.01 * rng.standard_normal()), unit, "lower")
+        for scenario in SCENARIOS
+        for seed in range(SEEDS)
+        for controller, factor in (("hpa", 1.0), ("ppo", 0.9))
+        for kpi, (entity, unit, value) in kpis.items()
+    ]
+    columns = [c.name for c in tables.schema("results")]
+    return tables.conform(pl.DataFrame(rows, schema=columns, orient="row"), "results", "test")
+
+
+def write_evidence(folder: Path, frame: pl.DataFrame) -> None:
+    (folder / "tables").mkdir(parents=True)
+    tables.write(frame, folder / "tables" / "results.parquet")
+
+
+def promote(work: Path, evidence: Path, out: Path) -> tuple[int, dict, str]:
+    done = call(
+        "promote", "candidate=ppo", f"evidence={evidence}", f"policy={work / 'train' / 'policies' / 'ppo'}",
+        f"key={work / 'who.key'}", "display=plain", f"out={out}",
+    )  # fmt: skip
+    assert no_traceback(done), done.stderr
+    verdict = json.loads((out / "verdicts" / "ppo.json").read_text())
+    return done.returncode, verdict, done.stdout
+
+
+@pytest.fixture(scope="module")
+def promoted(work: Path) -> Path:
+    code, verdict, _ = promote(work, work / "benchmark", work / "promote")
+    assert (code, verdict["decision"]) == (0, "pass"), verdict["sentence"]
+    return work / "promote" / "bundles" / "ppo"
+
+
+def test_what_passes_becomes_a_bundle_that_verifies(work: Path, promoted: Path) -> None:
+    manifest = bundle.verify(promoted, bundle.load_public_key(work / "who.key.pub"))
+    assert manifest.decision == "pass"
+    assert set(manifest.columns) >= {"cell.demand_rps", "cell.wanted_replicas"}
+    verdict = json.loads((promoted / "verdict.json").read_text())
+    assert {check["name"] for check in verdict["checks"]} >= {"parity", "benefit", "held out"}
+
+
+def test_a_refusal_is_a_result_with_code_3_and_without_a_bundle(work: Path, tmp_path: Path) -> None:
+    its_lateness = (pl.col("controller") == "ppo") & (pl.col("kpi") == "late_ratio")
+    late = results().with_columns(pl.when(its_lateness).then(0.2).otherwise("value").alias("value"))
+    write_evidence(tmp_path / "benchmark", late)
+    code, verdict, shown = promote(work, tmp_path / "benchmark", tmp_path / "out")
+    assert code == 3
+    assert verdict["decision"] == "refuse"
+    assert verdict["sentence"] in shown
+    assert not (tmp_path / "out" / "bundles").exists()
+
+
+def test_a_nan_metric_refuses_and_says_where(work: Path, tmp_path: Path) -> None:
+    broken = results().with_row_index().with_columns(
+        pl.when(pl.col("index") == 7).then(math.nan).otherwise("value").alias("value")
+    )  # fmt: skip
+    where = broken.row(7, named=True)
+    write_evidence(tmp_path / "benchmark", broken.drop("index"))
+    code, verdict, _ = promote(work, tmp_path / "benchmark", tmp_path / "out")
+    assert code == 3
+    finite = next(check for check in verdict["checks"] if check["name"] == "finite")
+    assert finite["result"] == "refuse"
+    for word in (where["controller"], where["scenario"], str(where["seed"]), where["kpi"]):
+        assert word in finite["evidence"]
+
+
+def test_a_signed_policy_runs_beside_a_twin_and_leaves_a_ledger_that_verifies(
+    work: Path, promoted: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "bridge"
+    trusted = f"trusted_key={work / 'who.key.pub'}"
+    done = call("bridge", f"bundle={promoted}", trusted, "hours=0.5", "display=plain", f"out={out}")
+    assert done.returncode == 0, done.stderr
+    report = json.loads((out / "bridge" / "report.json").read_text())
+    assert (report["mode"], report["status"], report["lost"]) == ("dry-run", "completed", 0)
+    assert ledger.verify(out / "bridge" / "ledger.jsonl") == report["ledger_records"]
+    decisions = tables.read(out / "bridge" / "decisions.parquet", "decisions")
+    assert (decisions["status"] == "dry-run").all()
+    assert decisions["reason"].str.contains("policy decides|rule decides").all()
+
+
+def test_live_mode_changes_the_plant(work: Path, promoted: Path, tmp_path: Path) -> None:
+    out = tmp_path / "bridge"
+    trusted = f"trusted_key={work / 'who.key.pub'}"
+    done = call("bridge", "mode=live", f"bundle={promoted}", trusted, "hours=0.5", "display=plain", f"out={out}")
+    assert done.returncode == 0, done.stderr
+    decisions = tables.read(out / "bridge" / "decisions.parquet", "decisions")
+    changed = decisions.filter(pl.col("status") == "applied", pl.col("applied") != pl.col("current"))
+    assert changed.height > 0
+    assert changed["confirmed"].drop_nulls().all()
+
+
+@pytest.mark.parametrize("file", ["graph.onnx", "manifest.json", "manifest.sig", "parity.npz", "verdict.json"])
+def test_one_flipped_bit_stops_everything(work: Path, promoted: Path, tmp_path: Path, file: str) -> None:
+    tampered = Path(shutil.copytree(promoted, tmp_path / "bundle"))
+    raw = bytearray((tampered / file).read_bytes())
+    raw[len(raw) // 2] ^= 1
+    (tampered / file).write_bytes(raw)
+    trusted = f"trusted_key={work / 'who.key.pub'}"
+    done = call("bridge", f"bundle={tampered}", trusted, "hours=0.1", "display=plain", f"out={tmp_path / 'bridge'}")
+    assert done.returncode == 1
+    assert no_traceback(done)
+    assert "BundleError" in done.stderr
+    assert file in done.stderr or "manifest" in done.stderr
+    assert not list(tmp_path.glob("bridge*"))
+
+
+def test_training_twice_gives_the_same_bytes(work: Path, tmp_path: Path) -> None:
+    brief = [f"learner.learn.settings.{s}" for s in ("total_steps=256", "rollout_steps=32")]
+    done = call("train", "learner=ppo", "seeds=1", *brief, "display=none", f"out={tmp_path / 'again'}")
+    assert done.returncode == 0, done.stderr
+    for name in ("graph.onnx", "policy.json", "training.json"):
+        first, again = (folder / "policies" / "ppo" / name for folder in (work / "train", tmp_path / "again"))
+        assert first.read_bytes() == again.read_bytes(), name
