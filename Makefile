@@ -23,7 +23,7 @@ demo: setup ## walk every station on the recorded Google 2019 series; the last l
 	$(RUN) -m experiments.demo
 
 test: setup ## all tests
-	$(RUN) -m pytest
+	$(RUN) -m pytest --numprocesses 2 --dist loadfile
 
 check: setup ## style, types, layers
 	$(RUN) -m ruff check .

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from agents import bundle
 from experiments import docs, schema
 from experiments.gate.rules import Evidence, Rules
 from experiments.intervals import summarise
-from reports import folder, picture
+from reports import folder, picture, wording
 from twin.errors import UsageError
 from twin.trace import tables
 from twin.types import Cluster, Controller, Pool, Service
@@ -71,14 +72,15 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (place / path).parent.mkdir(parents=True, exist_ok=True)
         (place / path).write_text(content, encoding="utf-8")
     settings = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    running = []
-    for out, brief in REAL.items():
+
+    def run(out: str) -> subprocess.CompletedProcess[str]:
         (words,) = [words for words in commands(text) if f"out={out}" in words]
-        command = [sys.executable, *words[1:], brief, "display=none"]
-        running.append(subprocess.Popen(command, cwd=place, env=settings, stderr=subprocess.PIPE, text=True))
-    for process in running:
-        _, said = process.communicate(timeout=120)
-        assert process.returncode == 0, said
+        command = [sys.executable, *words[1:], REAL[out], "display=none"]
+        return subprocess.run(command, cwd=place, env=settings, capture_output=True, text=True, timeout=120)
+
+    with ThreadPoolExecutor(len(REAL)) as pool:
+        for done in pool.map(run, REAL):
+            assert done.returncode == 0, done.stderr
     return place
 
 
@@ -364,7 +366,8 @@ def test_results_say_what_the_run_folder_holds(run_folder: Path) -> None:
     assert "Run `it` of `python -m experiments.demo`: trace mine (`abc`), seed 7" in text
     assert "commit `012345678` with uncommitted changes" in text
     row = next(line for line in text.splitlines() if line.startswith("| s | ppo | cell |"))
-    assert [cell.split(" ")[0] for cell in row.split(" | ")[3:7]] == ["50", "0.5", "1", "0.5"]
+    measured = [cell.replace(wording.THIN, "").replace(wording.DASH, "-") for cell in row.split(" | ")[3:7]]
+    assert measured == ["50 (50-50)", "0.5 (0.5-0.5)", "1 (1-1)", "0.5 (0.5-0.5)"]
     assert "**ppo: refuse.** Refuse: no." in text
     assert "| cost, s | refuse | 1.5 | 1.05 | too / dear |" in text
     assert "12 decisions, 1 limited, 2 handed over to the rule, 3 observations lost" in text

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 from hydra import compose, initialize_config_module
 from numpy.typing import NDArray
@@ -71,6 +72,13 @@ def each_us(call: Callable[[], object], times: int) -> NDArray[np.float64]:
         call()
         spent[place] = time.process_time_ns() - start
     return spent[times // 10 :] / 1e3
+
+
+def bare_graph(path: Path) -> onnxruntime.InferenceSession:
+    """The ONNX graph without a policy around it, on one thread."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 @pytest.fixture(scope="session")

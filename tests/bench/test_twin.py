@@ -98,9 +98,11 @@ def test_a_week_of_the_web_cluster_under_hpa(
 
     events = events_of(monkeypatch, work)
     spent_s, bare_s = cheapest(work, lambda: bare_events(events))
-    figure("twin, a week under HPA at 15 s", WEEK_S / spent_s, "simulated s / CPU s", WEEK_S / bare_s, more_is_better=True)
+    figure(
+        "twin, a week under HPA at 15 s", WEEK_S / spent_s, "simulated s / CPU s", WEEK_S / bare_s, more_is_better=True
+    )
     ratio = figure(f"twin, per event ({events:,} in the week)", 1e6 * spent_s / events, "us CPU", 1e6 * bare_s / events)
-    assert ratio <= 60
+    assert ratio <= 50
 
 
 def test_the_engine_alone_for_a_week(
@@ -123,7 +125,7 @@ def test_the_engine_alone_for_a_week(
     events = events_of(monkeypatch, work)
     spent_s, bare_s = cheapest(work, lambda: bare_events(events))
     ratio = figure(f"engine, per event ({events:,} in a week)", 1e6 * spent_s / events, "us CPU", 1e6 * bare_s / events)
-    assert ratio <= 40
+    assert ratio <= 20
 
 
 def test_a_step_of_the_environment(figure: Figure, week: Trace, cluster: Cluster, limits: Limits) -> None:
@@ -139,4 +141,4 @@ def test_a_step_of_the_environment(figure: Figure, week: Trace, cluster: Cluster
     spent_s, bare_s = cheapest(work, lambda: bare_steps(len(actions)))
     value, floor = (1e6 * s / len(actions) for s in (spent_s, bare_s))
     ratio = figure(f"environment, a step (floor: {EVENTS_A_STEP} events)", value, "us CPU", floor)
-    assert ratio <= 0.3 / 0.18 * 2
+    assert ratio <= 3

@@ -126,7 +126,7 @@ def test_a_signed_policy_runs_beside_a_twin_and_leaves_a_ledger_that_verifies(
 def test_live_mode_changes_the_plant(work: Path, promoted: Path, tmp_path: Path) -> None:
     out = tmp_path / "bridge"
     trusted = f"trusted_key={work / 'who.key.pub'}"
-    done = call("bridge", "mode=live", f"bundle={promoted}", trusted, "hours=0.5", "display=plain", f"out={out}")
+    done = call("bridge", "mode=live", f"bundle={promoted}", trusted, "hours=4", "display=plain", f"out={out}")
     assert done.returncode == 0, done.stderr
     decisions = tables.read(out / "bridge" / "decisions.parquet", "decisions")
     changed = decisions.filter(pl.col("status") == "applied", pl.col("applied") != pl.col("current"))
