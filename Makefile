@@ -38,7 +38,7 @@ docs: setup ## regenerate docs/data.md and the README's pictures
 	$(RUN) -m experiments.docs
 
 requirements: setup ## pin what is installed now
-	{ sed '/^[a-zA-Z]/,$$d' requirements.txt; echo torch==2.13.0; $(RUN) -m pip freeze --exclude-editable | grep -v '^torch=='; } > requirements.tmp
+	{ grep '^#' requirements.txt; echo torch==2.13.0; $(RUN) -m pip freeze --exclude-editable | grep -v '^torch=='; } > requirements.tmp
 	mv requirements.tmp requirements.txt
 
 clean: ## remove runs and caches, keep .venv

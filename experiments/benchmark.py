@@ -90,6 +90,7 @@ def study(cfg: DictConfig, folder: RunFolder, display: Display) -> list[str]:
     folder.table("results", results)
     folder.table("summary", summary)
     _write_fidelity(todo[0], folder)
+    show(summary, cfg.baseline, display)
     return failed
 
 
@@ -119,7 +120,6 @@ def task(cfg: DictConfig, display: Display) -> int:
         folder.identify(cfg, "benchmark", trace, verb.command("benchmark"), verb.overrides())
         failed = study(cfg, folder, display)
         folder.status("partly failed" if failed else "completed", "; ".join(failed))
-        show(tables.read(folder.path / "tables" / "summary.parquet", "summary"), cfg.baseline, display)
     for text in failed:
         display.line(f"failed: {text}")
     present.finish(folder.final, cfg, display)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from omegaconf import DictConfig
@@ -21,14 +23,24 @@ from twin.bridge.session import SessionReport, run_session
 from twin.trace import tables
 from twin.types import Controller, Limits, Plant
 
+Charge = tuple[Controller, Limits, dict[str, Any]]
 
-def study(cfg: DictConfig, folder: RunFolder, display: Display) -> SessionReport:
-    """Run one session and write `bridge/`: the ledger, the decisions, the report; returns the report."""
-    controller, limits, about = in_charge(cfg)
+
+def study(cfg: DictConfig, folder: RunFolder, display: Display, charge: Charge) -> SessionReport:
+    """Run one session and write `bridge/`: the ledger, the decisions, the report; returns the report.
+
+    `charge` is what `in_charge` gave: a bundle is verified before anything is opened or written.
+    """
+    controller, limits, about = charge
     out = folder.path / "bridge"
     out.mkdir(exist_ok=True)
     title = f"bridge {cfg.mode.mode}: {controller.name}, {cfg.hours:g} h"
-    with folder.phase("bridge"), display.phase(title) as advance, open_plant(cfg) as plant:
+    with (
+        folder.phase("bridge"),
+        display.phase(title) as advance,
+        stop_on_signals() as stopping,
+        open_plant(cfg, stopping) as plant,
+    ):
         steps = max(1, round(cfg.hours * 3600.0 / controller.interval_s))
         count = iter(range(1, steps + 1))
         report = run_session(
@@ -38,6 +50,7 @@ def study(cfg: DictConfig, folder: RunFolder, display: Display) -> SessionReport
             ledger=Ledger.open(out / "ledger.jsonl"),
             steps=steps,
             on_decision=lambda _d: advance(next(count, steps) / steps, f"{plant.time_s / 3600:.1f} h"),
+            stop=stopping.is_set,
             about=about,
             **cell.plain(cfg.mode),
         )
@@ -51,7 +64,7 @@ def study(cfg: DictConfig, folder: RunFolder, display: Display) -> SessionReport
     return report
 
 
-def in_charge(cfg: DictConfig) -> tuple[Controller, Limits, dict[str, Any]]:
+def in_charge(cfg: DictConfig) -> Charge:
     """(the verified bundle's policy guarded by the fallback rule, its limits, what the ledger says of it).
 
     Without a bundle the rule decides alone, within the configured limits. Raises BundleError for a damaged one.
@@ -67,13 +80,26 @@ def in_charge(cfg: DictConfig) -> tuple[Controller, Limits, dict[str, Any]]:
 
 
 @contextmanager
-def open_plant(cfg: DictConfig) -> Iterator[Plant]:
+def stop_on_signals() -> Iterator[Event]:
+    """An event that SIGINT and SIGTERM set: the session ends after the turn at hand and closes its ledger."""
+    stopping = Event()
+    before = {number: signal.signal(number, lambda *_: stopping.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stopping
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def open_plant(cfg: DictConfig, stopping: Event) -> Iterator[Plant]:
     """The plant that the configuration names: `plant=twin` or `plant=http plant.url=...`, always over HTTP."""
     if cfg.plant.url:
-        with HttpPlant(cfg.plant.url, os.environ.get(cfg.plant.token_variable)) as plant:
+        token = os.environ.get(cfg.plant.token_variable)
+        with HttpPlant(cfg.plant.url, token, wait=stopping.wait) as plant:
             yield plant
         return
-    with served_twin(cfg) as url, HttpPlant(url) as plant:
+    with served_twin(cfg) as url, HttpPlant(url, wait=stopping.wait) as plant:
         yield plant
 
 
@@ -121,15 +147,18 @@ def _summary(report: SessionReport, mode: str, about: dict[str, Any]) -> dict[st
 
 
 def task(cfg: DictConfig, display: Display) -> int:
-    """Run a session, write the run folder and its report; returns 0 when it was completed, else 4."""
+    """Run a session, write the run folder and its report; returns 0 when it ran to its end or was stopped, else 4."""
     trace = None if cfg.plant.url else cell.read_trace(cfg.trace)  # a live plant needs no recording
     display.line(present.identity_line("bridge", cfg, trace))
-    with RunFolder(Path(cfg.out)) as folder:
+    charge = in_charge(cfg)
+    # resumable: whatever happens, a ledger is never cleared away
+    with RunFolder(Path(cfg.out), resumable=True) as folder:
         folder.identify(cfg, "bridge", trace, verb.command("bridge"), verb.overrides())
-        report = study(cfg, folder, display)
-        folder.status("completed" if report.status == "completed" else "partly failed", report.status)
+        report = study(cfg, folder, display, charge)
+        done = report.status in ("completed", "stopped")
+        folder.status("completed" if done else "partly failed", report.status)
     present.finish(folder.final, cfg, display)
-    return verb.DONE if report.status == "completed" else verb.PARTLY
+    return verb.DONE if done else verb.PARTLY
 
 
 def main() -> None:

@@ -17,9 +17,6 @@ from experiments import backtest, benchmark, bridge, cell, present, promote, tra
 from experiments.display import Display
 from experiments.rundir import RunFolder
 from twin.errors import UsageError
-from twin.trace import tables
-
-_PRESENT = {"backtest", "train", "benchmark", "promote", "bridge"}
 
 
 def task(cfg: DictConfig, display: Display) -> int:
@@ -27,12 +24,19 @@ def task(cfg: DictConfig, display: Display) -> int:
     trace = cell.read_trace(cfg.trace)
     display.line(present.identity_line("demo", cfg, trace))
     failed: list[str] = []
-    with RunFolder(Path(cfg.out)) as folder:
+    with RunFolder(Path(cfg.out)) as folder, tempfile.TemporaryDirectory() as keys:
         folder.identify(cfg, "demo", trace, verb.command("demo"), verb.overrides())
-        with tempfile.TemporaryDirectory() as keys:
-            bundle.generate_key(Path(keys) / "demo.key")
-            for station in cfg.stations:
-                failed += walk(station.verb, list(station.overrides), cfg, folder, Path(keys), display)
+        bundle.generate_key(Path(keys) / "demo.key")
+        # what stands for what in the stations' overrides; the first policy that passes becomes {bundle}
+        places = {"{folder}": str(folder.path), "{keys}": keys, "{bundle}": "null"}
+        for station in cfg.stations:
+            display.line(f"{station.verb} {' '.join(station.overrides)}")
+            given = [_placed(text, places) for text in station.overrides]
+            ready = compose(station.verb, [*given, f"seed={cfg.seed}", f"out={folder.path}"])
+            failed += walk(station.verb, ready, folder, display)
+            if station.verb == "promote" and places["{bundle}"] == "null":
+                made = folder.path / "bundles" / ready.candidate
+                places["{bundle}"] = str(made) if made.exists() else "null"
         folder.status("partly failed" if failed else "completed", "; ".join(failed))
     for text in failed:
         display.line(f"failed: {text}")
@@ -40,36 +44,22 @@ def task(cfg: DictConfig, display: Display) -> int:
     return verb.PARTLY if failed else verb.DONE
 
 
-def walk(
-    name: str, overrides: list[str], cfg: DictConfig, folder: RunFolder, keys: Path, display: Display
-) -> list[str]:
-    """One station in the demo's folder; returns what failed. See conf/demo.yaml for the {places} in overrides."""
-    if name not in _PRESENT:
-        raise UsageError(f"no station {name!r}; there are {sorted(_PRESENT)}")
-    passed = sorted((folder.path / "bundles").glob("*/manifest.json"))
-    places = {
-        "{folder}": str(folder.path),
-        "{keys}": str(keys),
-        "{bundle}": str(passed[0].parent) if passed else "null",
-    }
-    given = [_placed(text, places) for text in overrides]
-    station = compose(name, [*given, f"seed={cfg.seed}", f"out={folder.path}"])
-    display.line(f"{name} {' '.join(overrides)}")
+def walk(name: str, cfg: DictConfig, folder: RunFolder, display: Display) -> list[str]:
+    """One station in the demo's folder; returns what failed."""
     match name:
         case "backtest":
-            return backtest.study(station, folder, display)
+            return backtest.study(cfg, folder, display)
         case "train":
-            train.study(station, folder, display)
+            train.study(cfg, folder, display)
         case "benchmark":
-            failed = benchmark.study(station, folder, display)
-            benchmark.show(
-                tables.read(folder.path / "tables" / "summary.parquet", "summary"), station.baseline, display
-            )
-            return failed
+            return benchmark.study(cfg, folder, display)
         case "promote":
-            promote.study(station, folder, display)
+            promote.study(cfg, folder, display)
         case "bridge":
-            bridge.study(station, folder, display)
+            bridge.study(cfg, folder, display, bridge.in_charge(cfg))
+        case _:
+            known = "backtest, train, benchmark, promote, bridge"
+            raise UsageError(f"conf/demo.yaml: no station {name!r}; there are {known}")
     return []
 
 

@@ -14,6 +14,8 @@ from typing import Protocol
 
 import polars as pl
 
+from twin.errors import UsageError
+
 Advance = Callable[[float, str], None]  # share done (0-1), a note
 
 _DAY_S = 86_400.0
@@ -148,10 +150,13 @@ class Rich(Plain):
 
 
 def make(style: str) -> Display:
-    """The display of that style (rich | plain | log | none | auto: by the terminal)."""
+    """The display of that style (rich | plain | log | none | auto: by the terminal); raises UsageError for another."""
     if style == "auto":
         style = "rich" if sys.stderr.isatty() else "plain"
-    return {"rich": Rich, "plain": Plain, "log": Log, "none": Silent}[style]()
+    styles = {"rich": Rich, "plain": Plain, "log": Log, "none": Silent}
+    if style not in styles:
+        raise UsageError(f"display={style} must be auto or one of {list(styles)}")
+    return styles[style]()
 
 
 def simulated(advance: Advance, until_s: float, label: str) -> Callable[[float], None]:
@@ -166,6 +171,7 @@ def simulated(advance: Advance, until_s: float, label: str) -> Callable[[float],
         last[0] = now
         speed = time_s / max(now - started, 1e-9)
         days, hours = int(time_s // _DAY_S), int(time_s % _DAY_S // 3600)
-        advance(time_s / until_s, f"{label}: {days} d {hours:02d} h of {until_s / _DAY_S:g} d, {speed:,.0f}x real time")
+        whole = f"{until_s / _DAY_S:.3g} d"
+        advance(time_s / until_s, f"{label}: {days} d {hours:02d} h of {whole}, {speed:,.0f}x real time")
 
     return tell

@@ -253,7 +253,7 @@ def _verdicts(run: RunFolder) -> str:
     for verdict in run.verdicts:
         checks = verdict["checks"]
         decisive = [check for check in checks if check["result"] != "pass"]
-        parts.append(f"**{verdict['candidate']}: {verdict['decision']}.** {verdict['sentence']}")
+        parts.append(f"**{verdict['candidate']}**: {verdict['sentence']}")
         rows = [
             (c["name"], c["result"], wording.number(c["value"]), wording.number(c["threshold"]), c["evidence"])
             for c in decisive

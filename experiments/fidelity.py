@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 
-from twin.simulation import Run
 from twin.trace.trace import Trace
+
+if TYPE_CHECKING:
+    from twin.simulation import Run
 
 
 def of_replay(trace: Trace, run: Run) -> dict[str, Any]:

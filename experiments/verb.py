@@ -68,14 +68,12 @@ def _guarded(task: Task, cfg: DictConfig, full: bool) -> int:
         code = task(cfg, display.make(cfg.display))
         _note(code, "")
         return code
-    except (WorkbenchError, OmegaConfBaseException, HydraException) as error:
-        if full:
-            raise
+    except (WorkbenchError, OmegaConfBaseException, HydraException, OSError, ModuleNotFoundError) as error:
         cause = _foreseen(error)
-        if cause is None:
+        if full or cause is None:
             raise
         sys.stderr.write(f"{type(cause).__name__}: {_worded(cause)}\n")
-        code = cause.exit_code if isinstance(cause, WorkbenchError) else USAGE
+        code = _exit_code(cause)
         _note(code, f"{type(cause).__name__}: {cause}")
         return code
     finally:
@@ -84,14 +82,20 @@ def _guarded(task: Task, cfg: DictConfig, full: bool) -> int:
 
 def _foreseen(error: BaseException) -> Exception | None:
     """The foreseen error behind this one: Hydra wraps what a constructor raises, defects too."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, WorkbenchError):
-            return cause
-        if cause.__cause__ is None:
-            break
+    cause: BaseException = error
+    while not isinstance(cause, WorkbenchError) and cause.__cause__ is not None:
         cause = cause.__cause__
-    return cause if isinstance(cause, HydraException | OmegaConfBaseException) else None
+    if isinstance(cause, ModuleNotFoundError):
+        extras = "pip install -e '.[twin,learn,reports]'"
+        return WorkbenchError(f"{cause.name} is not installed; it belongs to an extra: {extras}")
+    foreseen = (WorkbenchError, HydraException, OmegaConfBaseException, OSError)
+    return cause if isinstance(cause, foreseen) else None
+
+
+def _exit_code(error: Exception) -> int:
+    if isinstance(error, WorkbenchError):
+        return error.exit_code
+    return ERROR if isinstance(error, OSError) else USAGE
 
 
 def _note(code: int, error: str) -> None:
@@ -109,9 +113,11 @@ def _noted_codes() -> list[int]:
 
 
 def _tidy(folder: Path) -> None:
-    """Take away the folder that Hydra made if the job left nothing in it."""
-    if folder.is_dir() and folder != Path.cwd() and not any(folder.iterdir()):
-        folder.rmdir()
+    """Take away the folders that Hydra made, as far as the job left nothing in them."""
+    for each in (folder, folder.parent, folder.parent.parent):
+        if not each.is_dir() or each in (Path.cwd(), *Path.cwd().parents) or any(each.iterdir()):
+            return
+        each.rmdir()
 
 
 def _worst(codes: list[int]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -192,7 +193,7 @@ def bridged(overrides: list[str]) -> None:
     cfg: DictConfig = compose("bridge", overrides)
     controller, limits, _ = in_charge(cfg)
     rows: list = []
-    with open_plant(cfg) as plant:
+    with open_plant(cfg, Event()) as plant:
         loop = ControlLoop(plant, controller, limits=limits, record=rows.append)
         for _ in range(3):
             loop.step()

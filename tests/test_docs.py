@@ -368,7 +368,7 @@ def test_results_say_what_the_run_folder_holds(run_folder: Path) -> None:
     row = next(line for line in text.splitlines() if line.startswith("| s | ppo | cell |"))
     measured = [cell.replace(wording.THIN, "").replace(wording.DASH, "-") for cell in row.split(" | ")[3:7]]
     assert measured == ["50 (50-50)", "0.5 (0.5-0.5)", "1 (1-1)", "0.5 (0.5-0.5)"]
-    assert "**ppo: refuse.** Refuse: no." in text
+    assert "**ppo**: Refuse: no." in text
     assert "| cost, s | refuse | 1.5 | 1.05 | too / dear |" in text
     assert "12 decisions, 1 limited, 2 handed over to the rule, 3 observations lost" in text
     assert "| mean demand | rps | 2 | 2.1 | +5.00 % |" in text

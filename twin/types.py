@@ -164,6 +164,11 @@ class Event:
 
 
 @cache
+def _places(columns: tuple[str, ...]) -> dict[str, int]:
+    return {column: place for place, column in enumerate(columns)}
+
+
+@cache
 def _encoded(columns: tuple[str, ...]) -> bytes:
     return "\n".join(columns).encode()
 
@@ -182,8 +187,8 @@ class Observation:
     def __getitem__(self, column: str) -> float:
         """The value of one column; raises UsageError naming the nearest known ones."""
         try:
-            return float(self.values[self.columns.index(column)])
-        except ValueError:
+            return self.values.item(_places(self.columns)[column])
+        except KeyError:
             entity = column.split(".")[0]
             near = [c for c in self.columns if c.startswith(entity)] or list(self.columns)
             raise UsageError(f"no observation column {column!r}; known here: {near}") from None

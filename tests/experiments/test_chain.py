@@ -5,6 +5,10 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +16,7 @@ import polars as pl
 import pytest
 
 from agents import bundle
-from tests.experiments.test_verbs import call, no_traceback
+from tests.experiments.test_verbs import ROOT, call, no_traceback
 from twin.bridge import ledger
 from twin.trace import tables
 
@@ -147,6 +151,32 @@ def test_one_flipped_bit_stops_everything(work: Path, promoted: Path, tmp_path: 
     assert "BundleError" in done.stderr
     assert file in done.stderr or "manifest" in done.stderr
     assert not list(tmp_path.glob("bridge*"))
+
+
+def test_a_stop_keeps_the_ledger_and_ends_cleanly(work: Path, promoted: Path, tmp_path: Path) -> None:
+    """SIGINT in mode live: the turn at hand is finished, the chain is closed, nothing of it is lost."""
+    out = tmp_path / "bridge"
+    command = [sys.executable, "-m", "experiments.bridge", "mode=live", f"bundle={promoted}"]
+    command += [f"trusted_key={work / 'who.key.pub'}", "hours=190", "display=plain", f"out={out}"]
+    running = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    chain = tmp_path / "bridge.partial" / "bridge" / "ledger.jsonl"
+    deadline = time.monotonic() + 60
+    while not (chain.exists() and chain.stat().st_size > 5000) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    running.send_signal(signal.SIGINT)
+    _, errors = running.communicate(timeout=60)
+    assert running.returncode == 0, errors
+    report = json.loads((out / "bridge" / "report.json").read_text())
+    assert report["status"] == "stopped"
+    verified = subprocess.run(
+        [sys.executable, "-m", "twin.bridge", "verify", str(out / "bridge" / "ledger.jsonl")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert verified.returncode == 0, verified.stderr
+    assert f"{report['ledger_records']} records" in verified.stdout
 
 
 def test_training_twice_gives_the_same_bytes(work: Path, tmp_path: Path) -> None:

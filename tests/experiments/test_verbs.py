@@ -126,3 +126,15 @@ def test_simulate_mirrors_itself_into_wandb_offline(tmp_path: Path) -> None:
     runs = list((tmp_path / "wandb").rglob("*.wandb"))
     assert len(runs) == 1
     assert runs[0].stat().st_size > 1000
+
+
+def test_a_missing_extra_is_named(tmp_path: Path) -> None:
+    """Where the simulator is not installed, the message says which extra brings it."""
+    hide = "import sys; sys.modules['simpy'] = None; sys.argv[0] = 'simulate'"
+    code = f"{hide}; from experiments import simulate; simulate.main()"
+    command = [sys.executable, "-c", code, *BRIEF, f"out={tmp_path / 'run'}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr.replace("Error executing job", "")
+    assert "simpy is not installed" in done.stderr
+    assert "pip install -e" in done.stderr
