@@ -6,6 +6,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 from omegaconf import DictConfig
@@ -62,11 +63,16 @@ def jobs(cfg: DictConfig, folder: Path) -> list[Job]:
         raise UsageError(f"baseline={cfg.baseline} is not among the controllers {list(cfg.controllers)}")
     shared = cell.scene(cfg)
     return [
-        Job(name, label, Cell(shared, cell.plain(scenario), cell.plain(controller), seed, days=cfg.days), folder)
+        Job(name, label, Cell(shared, cell.plain(scenario), _of_seed(controller, seed), seed, days=cfg.days), folder)
         for label, scenario in cfg.scenarios.items()
         for name, controller in cfg.controllers.items()
         for seed in range(cfg.seed, cfg.seed + cfg.seeds)
     ]
+
+
+def _of_seed(controller: DictConfig, seed: int) -> dict[str, Any]:
+    """The controller's configuration, `{seed}` in it being the run's: so each run can meet another training seed."""
+    return json.loads(json.dumps(cell.plain(controller)).replace("{seed}", str(seed)))
 
 
 def study(cfg: DictConfig, folder: RunFolder, display: Display) -> list[str]:
