@@ -105,6 +105,7 @@ def _write_fidelity(job: Job, folder: RunFolder) -> None:
     trace, *_ = cell.stage(job.cell)
     run, _ = cell.run(job.cell)
     write_json(folder.path / "fidelity.json", fidelity.of_replay(trace, run))
+    folder.note(shown_from_s=trace.info.start_s, cluster=asdict(run.cluster))
 
 
 def show(summary: pl.DataFrame, baseline: str, display: Display) -> None:

@@ -123,9 +123,12 @@ class RunFolder:
 
     def status(self, status: str, reason: str) -> None:
         """Correct what identity.json says of how the run ended."""
+        self.note(status=status, reason=reason)
+
+    def note(self, **facts: Any) -> None:  # noqa: ANN401 - any JSON value
+        """Add facts to identity.json, such as `shown_from_s`: the second of the recording at which shown runs begin."""
         path = self.path / "identity.json"
-        identity = json.loads(path.read_text(encoding="utf-8"))
-        write_json(path, {**identity, "status": status, "reason": reason})
+        write_json(path, {**json.loads(path.read_text(encoding="utf-8")), **facts})
 
 
 def _facts(trace: Trace | None) -> dict[str, Any]:

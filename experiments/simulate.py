@@ -34,6 +34,7 @@ def task(cfg: DictConfig, display: Display) -> int:
         for name, frame in {**run.tables(), "kpis": kpis}.items():
             folder.table(name, frame, f"runs/{verb.choice('scenario')}--{verb.choice('controller')}")
         write_json(folder.path / "fidelity.json", fidelity.of_replay(staged, run))
+        folder.note(shown_from_s=staged.info.start_s)
     display.table("KPIs", kpis)
     present.finish(folder.final, cfg, display)
     return verb.DONE

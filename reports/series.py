@@ -169,17 +169,22 @@ def _forecast(folder: RunFolder, lines: pl.DataFrame, steps: pl.DataFrame, bin_s
     name = best_forecaster(folder)
     if folder.forecasts is None or not name:
         return "", none
-    nearest = _nearest(folder.forecasts.filter(forecaster=name), bin_s)
+    # forecasts count from the start of the recording, shown runs from where they were cut out of it
+    shown_from_s = float(folder.identity.get("shown_from_s") or 0.0)
+    own = folder.forecasts.filter(forecaster=name).with_columns(pl.col("time_s") - shown_from_s)
+    nearest = _nearest(own, bin_s)
     found = []
     for line in lines.filter("leads").to_dicts():
-        said = nearest.filter(unique_id=line["service"])
         demand = steps.filter(series=line["series"]).select("bin", "demand")
-        factor = _factor(said, demand, folder.identity, line["service"])
-        if factor is not None:
+        for (_,), said in nearest.group_by("unique_id", maintain_order=True):
+            factor = _factor(said, demand, folder.identity, line["service"])
+            if factor is None:
+                continue
             keys = [pl.lit(line["scenario"]).alias("scenario"), pl.lit(line["service"]).alias("service"), "bin"]
             between = pl.col("bin").diff()
             part = (between > 2 * between.median()).fill_null(value=False).cum_sum().alias("part")
             found.append(said.sort("bin").select(*keys, part, *(pl.col(q) * factor for q in QUANTILES)))
+            break  # one recorded series is this service's demand
     return (name, pl.concat(found)) if found else ("", none)
 
 
@@ -197,7 +202,8 @@ def best_forecaster(folder: RunFolder) -> str:
 def _nearest(forecasts: pl.DataFrame, bin_s: float) -> pl.DataFrame:
     shortest = forecasts.sort("step").unique(["unique_id", "time_s"], keep="first", maintain_order=True)
     bins = (pl.col("time_s") / bin_s).floor().cast(pl.Int64).alias("bin")
-    return shortest.group_by("unique_id", bins).agg(pl.col("y", *QUANTILES).mean()).filter(pl.col("bin") >= 0)
+    binned = shortest.group_by("unique_id", bins, maintain_order=True).agg(pl.col("y", *QUANTILES).mean())
+    return binned.filter(pl.col("bin") >= 0)
 
 
 def _factor(said: pl.DataFrame, demand: pl.DataFrame, identity: Facts, service: str) -> float | None:
