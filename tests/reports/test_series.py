@@ -87,6 +87,16 @@ def test_the_best_forecaster_is_drawn_in_requests_per_second(binned):
     assert (recorded["q10"] <= recorded["q90"]).all()
 
 
+def test_forecasts_of_the_whole_recording_fall_on_the_shown_cut(run):
+    """Shown runs begin 20 days into the recording, where forecasts count from its start, under the resource's name."""
+    moved = run.forecasts.with_columns(pl.col("time_s") + 20 * 86_400.0, pl.lit("recording/cpu").alias("unique_id"))
+    cut = replace(run, forecasts=moved, identity={**run.identity, "shown_from_s": 20 * 86_400.0})
+    found, straight, lost = (series.build(each) for each in (cut, run, replace(run, forecasts=moved)))
+    assert found.forecast.equals(straight.forecast)
+    assert straight.forecast.height > 0
+    assert lost.forecast.height == 0
+
+
 def test_a_forecast_of_another_demand_is_not_drawn(run):
     other = replace(run, forecasts=run.forecasts.with_columns(pl.col("y") * 1.5))
     binned = series.build(other)
