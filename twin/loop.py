@@ -21,7 +21,6 @@ Watcher = Callable[[Observation], None]
 
 # the metric that reads an action back, by kind
 WANTED = {"replicas": "wanted_replicas", "nodes": "wanted_nodes"}
-_HISTORY_S = 3600.0
 
 
 class ControlLoop:
@@ -44,6 +43,7 @@ class ControlLoop:
         self.plant = plant
         self.controller = controller
         self.limits = limits
+        self._memory_s = max(limits.grow.window_s, limits.shrink.window_s) if limits else 0.0
         self._record = record
         self._watch = watch
         self._waiting: list[_Waiting] = []
@@ -60,7 +60,7 @@ class ControlLoop:
             self._watch(observation)
         self._confirm(observation)
         actions = self.controller.decide(observation)
-        current = [wanted(observation, action) for action in actions]
+        current = [self._current(action, observation) for action in actions]
         limited = [self._limit(action, now, observation) for action, now in zip(actions, current, strict=True)]
         outcomes = self.plant.apply([each.action for each in limited])
         self._remember(observation, actions, current, limited, outcomes)
@@ -72,13 +72,18 @@ class ControlLoop:
             self._record(waiting.decision(self.controller.name, None))
         self._waiting = []
 
+    def _current(self, action: Action, observation: Observation) -> int:
+        """The value wished for now; when the plant cannot say, the last one it said, else the action's own."""
+        history = self._history.get((action.kind, action.target))
+        return wanted(observation, action, last=history[-1][1] if history else action.value)
+
     def _limit(self, action: Action, current: int, observation: Observation) -> Limited:
         if self.limits is None:
             return Limited(action)
         history = self._history.setdefault((action.kind, action.target), deque([(observation.time_s, current)]))
         if current != history[-1][1]:  # someone else changed it
             history.append((observation.time_s, current))
-        while len(history) > 1 and history[1][0] < observation.time_s - _HISTORY_S:
+        while len(history) > 1 and history[1][0] < observation.time_s - self._memory_s:
             history.popleft()
         return limit(action, current, observation, self.limits, history)
 
@@ -137,10 +142,12 @@ class _Waiting(NamedTuple):
         )
 
 
-def wanted(observation: Observation, action: Action) -> int:
-    """The value that is wished for now for the action's target; the action's own value when the plant cannot say."""
+def wanted(observation: Observation, action: Action, last: int | None = None) -> int:
+    """The value wished for now; `last`, or the action's own value, when the plant cannot say."""
     value = observation[f"{action.target}.{WANTED[action.kind]}"]
-    return int(value) if value == value else action.value
+    if value == value:  # not NaN
+        return int(value)
+    return action.value if last is None else last
 
 
 def run(loop: ControlLoop, until_s: float, progress: Callable[[float], None] | None = None) -> None:

@@ -1,6 +1,7 @@
 """KPIs as functions of a run's tables: tables in, one tidy table (`kpis`) out.
 
-late_ratio            (late + dropped) / arrived requests; less than one in a million is none
+late_ratio            (late + dropped) / arrived requests, at most 1; less than one in a million is none. A request
+                      that was late already when its place in the queue was given up counts in both
 slo_violation_min     minutes of the steps in which (late + dropped) / arrived exceeds 1 - slo_target
 latency_p95_s         95th percentile over steps of the step's own p95 response time, weighted by arrivals
 utilisation_ratio     busy / ready replica-seconds
@@ -40,22 +41,22 @@ def kpis(
         ("node_h", "cluster", _scaled(_sum(pools, "node_s"), 1 / 3600), "h", "lower"),
     ]
     for service in cluster.services:
-        rows += _service_kpis(service, steps.filter(service=service.name), made.filter(target=service.name))
+        rows += _service_kpis(service, steps.filter(service=service.name), made.filter(target=service.name), since_s)
     frame = pl.DataFrame(
         rows, schema=["kpi", "entity", "value", "unit", "better"], orient="row", infer_schema_length=None
     )
     return tables.conform(frame, "kpis", "metrics")
 
 
-def _service_kpis(service: Service, steps: pl.DataFrame, made: pl.DataFrame) -> list[tuple]:
+def _service_kpis(service: Service, steps: pl.DataFrame, made: pl.DataFrame, since_s: float) -> list[tuple]:
     arrived = _sum(steps, "arrived_requests")
     bad = steps["late_requests"] + steps["dropped_requests"]
-    share = bad / steps["arrived_requests"]
-    step_s = float(steps["time_s"][1] - steps["time_s"][0]) if steps.height > 1 else 60.0
-    violated = float((share > 1.0 - service.slo_target).sum()) * step_s / 60.0 if steps.height else None
+    beyond = bad > (1.0 - service.slo_target) * steps["arrived_requests"]
+    length_s = steps["time_s"].diff().fill_null(float(steps["time_s"][0]) - since_s if steps.height else 0.0)
+    violated = float((beyond * length_s).sum()) / 60.0 if steps.height else None
     name = service.name
     return [
-        ("late_ratio", name, _at_least_a_millionth(_ratio(float(bad.sum()), arrived)), "ratio", "lower"),
+        ("late_ratio", name, _share_of_requests(_ratio(float(bad.sum()), arrived)), "ratio", "lower"),
         ("slo_violation_min", name, violated, "min", "lower"),
         ("latency_p95_s", name, _weighted_percentile(steps, 0.95), "s", "lower"),
         (
@@ -85,9 +86,9 @@ def _ratio(part: float | None, whole: float | None) -> float | None:
     return part / whole if part is not None and whole else None
 
 
-def _at_least_a_millionth(value: float | None) -> float | None:
+def _share_of_requests(value: float | None) -> float | None:
     # the tail of a waiting-time distribution is never exactly zero; a ratio of two such tails says nothing
-    return 0.0 if value is not None and value < 1e-6 else value
+    return None if value is None else 0.0 if value < 1e-6 else min(value, 1.0)
 
 
 def _share(flags: pl.Series) -> float:

@@ -213,7 +213,7 @@ def _answer(weights: dict[str, NDArray[np.float32]]) -> artefact.Answer:
 
     def answer(window: Any) -> tuple[Any, Any, Any]:  # noqa: ANN401 - a traced JAX array
         last = window[:, -1, :]
-        hidden = jnp.clip(last * weights["factors"], -10.0, 10.0)
+        hidden = jnp.clip(last * weights["factors"], -sizing.BOUND, sizing.BOUND)
         depth = _depth(weights)
         for index in range(depth):
             hidden = hidden @ weights[f"w{index}"] + weights[f"b{index}"]

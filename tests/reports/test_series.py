@@ -92,6 +92,9 @@ def test_forecasts_of_the_whole_recording_fall_on_the_shown_cut(run):
     moved = run.forecasts.with_columns(pl.col("time_s") + 20 * 86_400.0, pl.lit("recording/cpu").alias("unique_id"))
     cut = replace(run, forecasts=moved, identity={**run.identity, "shown_from_s": 20 * 86_400.0})
     found, straight, lost = (series.build(each) for each in (cut, run, replace(run, forecasts=moved)))
+    assert found is not None
+    assert straight is not None
+    assert lost is not None
     assert found.forecast.equals(straight.forecast)
     assert straight.forecast.height > 0
     assert lost.forecast.height == 0

@@ -10,13 +10,15 @@ from twin import metrics
 from twin.trace import tables
 
 
-def kpis(late: list[float], decisions: pl.DataFrame | None = None, since_s: float = 0.0) -> dict[str, float | None]:
+def kpis(
+    late: list[float], since_s: float = 0.0, arrived: float = 100.0, times: list[float] | None = None
+) -> dict[str, float | None]:
     n = len(late)
     steps = pl.DataFrame(
         {
-            "time_s": [60.0 * (i + 1) for i in range(n)],
+            "time_s": times or [60.0 * (i + 1) for i in range(n)],
             "service": "web",
-            "arrived_requests": 100.0,
+            "arrived_requests": arrived,
             "served_requests": 100.0,
             "late_requests": late,
             "dropped_requests": 0.0,
@@ -38,7 +40,7 @@ def kpis(late: list[float], decisions: pl.DataFrame | None = None, since_s: floa
         make_cluster(),
         tables.conform(steps, "service_steps", "test"),
         tables.conform(pools, "pool_steps", "test"),
-        tables.empty("decisions") if decisions is None else decisions,
+        tables.empty("decisions"),
         since_s=since_s,
     )
     return dict(frame.select("kpi", "value").iter_rows())
@@ -67,3 +69,14 @@ def test_without_data_a_kpi_is_unscored_not_zero() -> None:
     assert found["late_ratio"] is None
     assert found["cost_usd"] is None
     assert found["slo_violation_min"] is None
+
+
+def test_minutes_without_arrivals_violate_nothing() -> None:
+    found = kpis([0.0, 0.0], arrived=0.0)
+    assert found["slo_violation_min"] == 0
+    assert found["late_ratio"] is None
+
+
+def test_a_short_last_step_counts_with_its_own_length() -> None:
+    found = kpis([50.0, 50.0, 50.0], times=[60.0, 120.0, 130.0])
+    assert found["slo_violation_min"] == pytest.approx(130 / 60)

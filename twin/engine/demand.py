@@ -34,6 +34,11 @@ def _rates(trace: Trace, service: Service, steps: int, rng: np.random.Generator)
             f"trace {trace.info.name!r} holds no demand for service {service.name!r}; it holds {known}"
         )
     middles = series["time_s"].to_numpy() + trace.info.step_s / 2
+    if series["time_s"][0] > trace.info.step_s:
+        raise SimulationError(
+            f"trace {trace.info.name!r}: the demand of {service.name!r} begins at {series['time_s'][0]:g} s; "
+            "cut the trace there with between()"
+        )
     times = (np.arange(steps) + 0.5) * STEP_S
     if times[-2 if steps > 1 else -1] > middles[-1] + trace.info.step_s:
         raise SimulationError(

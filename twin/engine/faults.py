@@ -21,6 +21,8 @@ def schedule(env: simpy.Environment, cluster: Cluster, state: State, nodes: Node
     pools = {pool.name: i for i, pool in enumerate(cluster.pools)}
     services = {service.name: i for i, service in enumerate(cluster.services)}
     for event in events:
+        if event.time_s < env.now:
+            raise SimulationError(f"event {event.kind} at {event.time_s:g} s: that is before the run begins")
         targets = pools if event.kind == "node_failure" else services
         if event.target not in targets:
             raise SimulationError(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import simpy
+from numpy.typing import NDArray
 
 from twin.engine.books import Books
 from twin.engine.clock import after
@@ -75,26 +76,34 @@ class Nodes:
             for node in self._least_used(pool)[: have - size]:
                 self._switch_off(int(node))
 
-    def grow_for(self, request: np.ndarray, pending: int) -> None:
-        """Boot what `pending` replicas of that request need beyond the nodes already booting.
+    def grow_for(self, shortages: Sequence[tuple[NDArray[np.float64], int]]) -> None:
+        """Boot what the pending replicas of each (request, number) need beyond the nodes already booting.
 
-        The first pool that sizes itself and whose nodes can hold the request provides them.
+        The first pools that size themselves and whose nodes can hold a request provide them, as far as they may grow.
         """
-        for index, pool in enumerate(self._cluster.pools):
-            size = np.array([pool.cpu_cores, pool.memory_gib])
-            fit = int(np.floor(np.min(size / np.maximum(request, 1e-9))))
-            if pool.provision == "pending" and fit >= 1:
-                missing = -(-pending // fit) - self.number(index, BOOTING)
-                self._boot(index, missing)
-                return
+        booting = self._state.node_count[:, BOOTING].copy()
+        for request, pending in shortages:
+            left = pending
+            for index, pool in enumerate(self._cluster.pools):
+                size = np.array([pool.cpu_cores, pool.memory_gib])
+                fit = int(np.floor(np.min(size / np.maximum(request, 1e-9))))
+                if pool.provision != "pending" or fit < 1 or left <= 0:
+                    continue
+                needed = -(-left // fit)
+                on_the_way = min(needed, int(booting[index]))  # what boots already serves one shortage only
+                booting[index] -= on_the_way
+                left -= (on_the_way + self._boot(index, needed - on_the_way)) * fit
 
-    def _boot(self, pool: int, nodes: int) -> None:
+    def _boot(self, pool: int, nodes: int) -> int:
+        """Start up to that many nodes; returns how many. A failed node keeps its place until it is repaired."""
         spec = self._cluster.pools[pool]
         room = spec.max_nodes - self.number(pool, BOOTING) - self.number(pool, UP)
-        for node in self._slots(pool, OFF)[: max(0, min(nodes, room))]:
+        chosen = self._slots(pool, OFF)[: max(0, min(nodes, room))]
+        for node in chosen:
             self._set(int(node), BOOTING)
             delay_s = spec.boot.draw(self._boots[pool])
             after(self._env, delay_s, self._booted, int(node), int(self._state.node_epoch[node]))
+        return len(chosen)
 
     def _booted(self, node: int, epoch: int) -> None:
         if self._state.node_epoch[node] == epoch:

@@ -3,10 +3,13 @@
 Between two events the arrival rate and the number of ready replicas are constant, so that the queue moves on
 straight lines and everything can be integrated exactly; the only approximation is stated here:
 
-- with a backlog, a request waits (requests ahead) / capacity;
+- with a backlog, a request waits (requests ahead) / capacity, and the queue strays from its straight line as below;
 - without one, waiting follows M/M/c in its steady state: P(W > t) = C exp(-(c mu - lambda) t), with the
   Erlang-C probability approximated as C = rho^(sqrt(2 (n + 1)) - 1) for n servers (Sakasegawa 1977, the
   waiting-time formula solved for C; exact for n = 1). Service times count with their mean;
+- rates hold for a minute, too short for a queue near saturation to reach its steady state: no more requests wait
+  beyond x than in a driftless queue (a reflected Brownian motion of variance 2 lambda) that began a minute ago,
+  P(Q > x) = erfc(x / (2 sqrt(lambda T))), T = 60 s;
 - requests that would wait longer than the timeout are dropped on arrival.
 """
 
@@ -17,6 +20,9 @@ import math
 import numba
 import numpy as np
 from numpy.typing import NDArray
+
+HORIZON_S = 60.0
+_TAIL_5 = 1.385903824  # erfc of it is 0.05
 
 # columns of the books [services, BOOKS]: cumulative since the start
 ARRIVED, SERVED, LATE, DROPPED, BUSY_S, READY_S, LATENCY = range(7)
@@ -98,15 +104,31 @@ def _backlog(
     patient = (c[SLO_S] - c[SERVICE_TIME_S]) * capacity  # the queue that just meets the SLO
     sloped_s = dt_s - full_s
     low, high = min(q, end), max(q, end)
-    if high <= patient:
-        share = 0.0
-    elif low >= patient:
-        share = 1.0
-    else:
-        share = (high - patient) / (high - low)
+    spread = 2.0 * math.sqrt(rate * HORIZON_S) + 1e-12
+    share = _late_share((patient - high) / spread, (patient - low) / spread)
     late = rate * share * sloped_s + capacity * full_s  # who finds the longest queue and may still join
     mean_wait = (0.5 * (q + end) * sloped_s + longest * full_s) / (dt_s * capacity)
     return end, overflow, late, rate * dt_s * (c[SERVICE_TIME_S] + mean_wait)
+
+
+@numba.njit(cache=True)
+def _late_share(near: float, far: float) -> float:
+    """Mean of P(late) while the distance to patience, in units of the queue's spread, moves from `near` to `far`.
+
+    P(late) is erfc(z) for z > 0 and 1 beyond patience (z <= 0); its integral is z erfc(z) - exp(-z^2) / sqrt(pi).
+    """
+    if far <= 0.0:
+        return 1.0
+    if far - near < 1e-9:
+        return math.erfc(far)
+    start = max(near, 0.0)
+    area = _erfc_integral(far) - _erfc_integral(start) + (start - near)
+    return min(1.0, area / (far - near))
+
+
+@numba.njit(cache=True)
+def _erfc_integral(z: float) -> float:
+    return z * math.erfc(z) - math.exp(-z * z) / math.sqrt(math.pi)
 
 
 @numba.njit(cache=True)
@@ -115,11 +137,11 @@ def _steady(dt_s: float, rate: float, capacity: float, ready: int, c: NDArray[np
     if rate <= 0.0:
         return 0.0, 0.0
     if capacity - rate <= 1e-9 * capacity:
-        return 0.0, rate * dt_s * c[SERVICE_TIME_S]
+        capacity = rate * (1.0 + 1e-9)
     spare = capacity - rate
     waits = wait_probability(ready * c[CONCURRENCY], rate / capacity)
-    late = rate * dt_s * waits * math.exp(-spare * (c[SLO_S] - c[SERVICE_TIME_S]))
-    # a queue near saturation cannot have diffused further than this in the time it had
-    reach_s = math.sqrt(2.0 * rate * dt_s) / capacity
-    wait_p95 = min(max(0.0, math.log(20.0 * waits) / spare), reach_s)
+    patience_s = c[SLO_S] - c[SERVICE_TIME_S]
+    spread = 2.0 * math.sqrt(rate * HORIZON_S)
+    late = rate * dt_s * min(waits * math.exp(-spare * patience_s), math.erfc(patience_s * capacity / spread))
+    wait_p95 = min(max(0.0, math.log(20.0 * waits) / spare), _TAIL_5 * spread / capacity)
     return late, rate * dt_s * (c[SERVICE_TIME_S] + wait_p95)

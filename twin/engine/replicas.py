@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import simpy
@@ -17,7 +17,7 @@ from twin.types import Cluster, Placement
 class Replicas:
     """The replica slots of all services.
 
-    `on_shortage(request, pending)` is called when replicas found no node, `on_empty(node)` when a node lost
+    `on_shortage([(request, pending), ...])` is called when replicas found no node, `on_empty(node)` when a node lost
     its last replica.
     """
 
@@ -29,7 +29,7 @@ class Replicas:
         books: Books,
         placement: Placement,
         seed: int,
-        on_shortage: Callable[[np.ndarray, int], None],
+        on_shortage: Callable[[Sequence[tuple[np.ndarray, int]]], None],
         on_empty: Callable[[int], None],
     ) -> None:
         """No replica yet; `scale` and `settle_in` bring the first ones."""
@@ -75,8 +75,8 @@ class Replicas:
                 full.add(service)
             else:
                 self._place(int(slot), node)
-        for service in sorted(full):
-            self._on_shortage(self._requests[service], int(state.count[service, PENDING]))
+        if full:
+            self._on_shortage([(self._requests[s], int(state.count[s, PENDING])) for s in sorted(full)])
 
     def evict(self, node: int) -> None:
         """The node goes: its replicas start again elsewhere."""
@@ -134,3 +134,5 @@ class Replicas:
         state.node_replicas[node] -= 1
         if state.node_replicas[node] == 0:
             self._on_empty(node)
+        if state.count[:, PENDING].any():
+            after(self._env, 0.0, self.place_pending)  # there is room now

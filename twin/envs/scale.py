@@ -26,7 +26,7 @@ from twin.envs.sizing import BOUND, STEPS, TARGETS, columns, features, replicas_
 from twin.errors import UsageError
 from twin.limits import limit
 from twin.trace.trace import Trace
-from twin.types import Action, Cluster, Event, Limits, Observation, Record
+from twin.types import Action, Cluster, Event, Limits, Record
 
 _HOUR_S = 3600.0
 _DAY_S = 86_400.0
@@ -94,6 +94,7 @@ class ScaleEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
             until_s=self._episode_s,
             seed=int(self.np_random.integers(2**31)),
         )
+        self._known = np.zeros(len(self.columns), dtype=np.float32)
         self._demand: deque[float] = deque(maxlen=STEPS)
         self._look()
         self._history = [(0.0, self._service.replicas)]
@@ -104,9 +105,10 @@ class ScaleEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
         assert self._plant is not None, "reset() comes first"
         name = self._service.name
         before = int(self._seen[f"{name}.wanted_replicas"])
-        demand = np.array([*self._demand, self._seen[f"{name}.demand_15m_rps"]], dtype=np.float32)
+        demand = np.array([*self._demand, self._known[1]], dtype=np.float32)
         wish = replicas_for(demand, max(before, 1), float(TARGETS[int(action)]), self._service.replica_rps)
-        proposed = Action("replicas", name, math.ceil(wish - 1e-3))
+        # while demand is unknown nothing is decided: whoever guards the policy does that
+        proposed = Action("replicas", name, before if self._blind else math.ceil(wish - 1e-3))
         allowed = limit(proposed, before, self._seen, self._limits, self._history)
         wanted = self._plant.apply([allowed.action])[0].value
         if wanted != before:
@@ -119,21 +121,21 @@ class ScaleEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
         assert self._plant is not None, "reset() comes first"
         self._plant.advance(self._interval_s)
         self._seen = self._plant.observe()
-        self._demand.append(self._seen[f"{self._service.name}.demand_rps"])
+        row = np.array([self._seen[c] for c in self.columns], dtype=np.float32)
+        self._blind = bool(np.isnan(row[0]))
+        self._known = np.where(np.isnan(row), self._known, row)  # the last known value stands in, as in deployment
+        self._demand.append(float(self._known[0]))
 
     def _judge(self, before: int, wanted: int, limited: bool) -> tuple[float, dict[str, Any]]:
         name = self._service.name
         late = self._seen[f"{name}.late_ratio"]
+        late = 0.0 if math.isnan(late) else late  # nothing arrived, or nothing was measured
         # against the quarter hour's demand: a minute's is noise that no action can change
-        full = max(self._seen[f"{name}.demand_15m_rps"] / self._service.replica_rps, 1e-6)
+        full = max(float(self._known[1]) / self._service.replica_rps, 1.0)
         churn = abs(wanted - before) / max(before, 1)
         reward = -wanted / full - self._late_price * min(late, 1.0) - self._churn_price * churn
         info = {"late_ratio": late, "replicas": wanted, "cost_late": min(late, 1.0), "limited": limited}
         return float(reward), info
 
     def _features(self) -> NDArray[np.float32]:
-        return features(_pick(self._seen, self.columns), self._factors)
-
-
-def _pick(observation: Observation, chosen: tuple[str, ...]) -> NDArray[np.float32]:
-    return np.array([observation[c] for c in chosen], dtype=np.float32)
+        return features(self._known, self._factors)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -97,6 +100,50 @@ def test_a_pool_that_never_grows_leaves_replicas_pending_in_the_books() -> None:
     plant = make_plant(Cluster("tight", (small,), cluster.services))
     plant.advance(600.0)
     assert plant.observe()["web.pending_replicas"] == 4
+
+
+def two_services(max_nodes: int, *more_pools: Pool) -> Cluster:
+    web = make_cluster().services[0]
+    pool = Pool("workers", 8, 32, 0.5, nodes=2, max_nodes=max_nodes, boot=Delay(120, 0), idle_s=300)
+    services = (replace(web, replicas=4), replace(web, name="api", replicas=4))
+    return Cluster("two", (pool, *more_pools), services)
+
+
+def make_two(cluster: Cluster) -> TwinPlant:
+    trace = make_trace(lambda t: np.full_like(t, 0.05))
+    both = pl.concat([trace.demand, trace.demand.with_columns(pl.lit("api").alias("service"))])
+    names = pl.DataFrame({"service": ["web", "api"], "demand_unit": ["share", "share"]})
+    whole = trace.replacing("two services", demand=both, services=names)
+    record = Record()
+    return TwinPlant(whole, cluster, scheduler=MostAllocated(), events=(), record=record, until_s=86_400, seed=0)
+
+
+def test_a_replica_that_leaves_makes_room_for_one_that_waits() -> None:
+    plant = make_two(two_services(max_nodes=2))
+    plant.apply([Action("replicas", "api", 6)])
+    plant.advance(10.0)
+    assert plant.observe()["api.pending_replicas"] == 2
+    plant.apply([Action("replicas", "web", 2)])
+    plant.advance(60.0)
+    assert plant.observe()["api.pending_replicas"] == 0
+
+
+def test_two_services_short_at_once_wait_for_one_boot() -> None:
+    plant = make_two(two_services(max_nodes=10))
+    plant.apply([Action("replicas", "web", 8), Action("replicas", "api", 8)])
+    plant.advance(121.0)
+    seen = plant.observe()
+    assert (seen["web.pending_replicas"], seen["api.pending_replicas"]) == (0, 0)
+    assert seen["workers.ready_nodes"] == 4
+
+
+def test_a_full_pool_leaves_the_rest_to_the_next() -> None:
+    spare = Pool("spare", 8, 32, 0.9, nodes=0, max_nodes=5, boot=Delay(60, 0))
+    plant = make_two(two_services(2, spare))
+    plant.apply([Action("replicas", "web", 8)])
+    plant.advance(61.0)
+    seen = plant.observe()
+    assert (seen["web.pending_replicas"], seen["spare.ready_nodes"]) == (0, 1)
 
 
 def test_a_node_failure_costs_replicas_and_heals() -> None:

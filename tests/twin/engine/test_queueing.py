@@ -88,9 +88,36 @@ def test_requests_beyond_the_timeout_are_dropped() -> None:
 
 
 def test_late_begins_when_the_wait_exceeds_what_the_slo_leaves() -> None:
-    """Net growth 50 rps, capacity 50 rps: the wait passes 0.34 s when 17 requests queue, after 0.34 s of 1 s."""
-    _, books = run(1.0, 100.0, 2)
-    assert books[LATE] == pytest.approx(100 * (1 - 0.34), rel=1e-9)
+    """Net growth 50,000 rps, capacity as much: the wait passes 0.34 s after 0.34 s of 1 s, give or take the spread."""
+    _, books = run(1.0, 100_000.0, 2000)
+    assert books[LATE] == pytest.approx(100_000 * (1 - 0.34), rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("rho", "simulated"), [(0.97, 0.0), (0.995, 0.0), (0.999, 0.051), (0.9999, 0.241), (1.001, 0.246)]
+)
+def test_a_minute_near_saturation_is_neither_paradise_nor_hell(rho: float, simulated: float) -> None:
+    """Against an event simulation of M/M/200 (50 replicas, 60 s after a load of 0.93): within 0.25, and monotone."""
+    _, books = run(60.0, 50 * 25.0 * rho, 50)
+    assert books[LATE] / books[ARRIVED] == pytest.approx(simulated, abs=0.25)
+
+
+def test_lateness_does_not_jump_at_saturation() -> None:
+    shares = []
+    for rho in np.linspace(0.98, 1.02, 81):
+        _, books = run(60.0, 50 * 25.0 * rho, 50)
+        shares.append(books[LATE] / books[ARRIVED])
+    assert (np.diff(shares) >= -1e-9).all()
+    assert np.diff(shares).max() < 0.2
+
+
+@pytest.mark.parametrize("pieces", [1, 4, 60])
+def test_the_books_do_not_depend_on_who_looks_how_often(pieces: int) -> None:
+    q, books = np.array([0.0]), np.zeros((1, BOOKS))
+    for _ in range(pieces):
+        serve(60.0 / pieces, np.array([1237.5]), np.array([50]), CONSTANTS, q, books)
+    _, whole = run(60.0, 1237.5, 50)
+    assert books[0] == pytest.approx(whole, rel=1e-9)
 
 
 def test_without_replicas_everyone_is_late_or_dropped() -> None:

@@ -101,6 +101,23 @@ def test_variants_are_met_and_their_events_fall_on_time() -> None:
     assert chosen == {0, 1, 2}
 
 
+def test_lost_telemetry_and_idle_minutes_leave_the_environment_finite() -> None:
+    """While demand is unknown nothing is decided, and what the agent sees stays the last known."""
+    blind = (TRACE, [Event(900.0, "telemetry_loss", "web", 600.0), Event(2000.0, "node_failure", "workers", 600.0, 9)])
+    idle = TRACE.replacing("idle", demand=TRACE.demand.with_columns(pl.col("value") * 0))
+    env = make_env(variants=[blind, (idle, ())])
+    for variant in (1, 2):
+        env.reset(seed=1, options={"start_s": 0.0, "variant": variant})
+        wanted = []
+        for step in range(59):
+            seen, reward, *_, info = env.step(np.int64(step % 10))
+            assert np.isfinite(seen).all()
+            assert np.isfinite(reward)
+            wanted.append(info["replicas"])
+        if variant == 1:
+            assert len(set(wanted[16:23])) == 1
+
+
 def test_wanted_replicas_stay_within_the_tolerance() -> None:
     demand = np.array([95.0, 100.0, 90.0], dtype=np.float32)
     assert replicas_for(demand, 5.0, 0.8, 25.0) == 5.0
