@@ -25,17 +25,19 @@ SHOWN_SEED = 0  # runs of this seed keep their tables, so that the report can sh
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A cell with its labels and the folder that takes what it leaves."""
+    """A cell with its labels, the folder that takes what it leaves, and the digest of what it depends on beside it."""
 
     controller: str
     scenario: str
     cell: Cell
     folder: Path
+    inputs: str
 
     @property
     def done(self) -> Path:
         """The cell's scored results; there once the cell is finished, so that a study can be resumed."""
-        text = json.dumps([self.controller, self.scenario, asdict(self.cell)], sort_keys=True, default=str)
+        known = [self.controller, self.scenario, cell.fingerprinted(asdict(self.cell)), self.inputs]
+        text = json.dumps(known, sort_keys=True, default=str)
         return self.folder / "cells" / f"{hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}.parquet"
 
 
@@ -61,13 +63,36 @@ def jobs(cfg: DictConfig, folder: Path) -> list[Job]:
     """One job per cell; raises UsageError when the baseline or a policy is missing."""
     if cfg.baseline not in cfg.controllers:
         raise UsageError(f"baseline={cfg.baseline} is not among the controllers {list(cfg.controllers)}")
+    if cfg.seeds < 1:
+        raise UsageError(f"seeds={cfg.seeds} must be at least 1")
     shared = cell.scene(cfg)
+    inputs = f"{cell.code_digest()} {cell.read_trace(cfg.trace).digest()}"
     return [
-        Job(name, label, Cell(shared, cell.plain(scenario), _of_seed(controller, seed), seed, days=cfg.days), folder)
-        for label, scenario in cfg.scenarios.items()
+        Job(
+            name,
+            label,
+            Cell(shared, cell.plain(scenario), _of_seed(controller, seed), seed, days=cfg.days),
+            folder,
+            inputs,
+        )
+        for label, scenario in cell.plain(cfg.scenarios).items()
         for name, controller in cfg.controllers.items()
         for seed in range(cfg.seed, cfg.seed + cfg.seeds)
     ]
+
+
+def described(cfg: DictConfig) -> dict[str, Any]:
+    """What was compared, for whoever judges by it: scene, scenarios, controllers, each policy by its digest."""
+    controllers = {name: _of_seed(controller, cfg.seed) for name, controller in cfg.controllers.items()}
+    return {
+        "scene": cell.scene(cfg),
+        "trace_digest": cell.read_trace(cfg.trace).digest(),
+        "scenarios": cell.plain(cfg.scenarios),
+        "controllers": {name: cell.fingerprinted(controller) for name, controller in controllers.items()},
+        "baseline": cfg.baseline,
+        "seeds": list(range(cfg.seed, cfg.seed + cfg.seeds)),
+        "days": cfg.days,
+    }
 
 
 def _of_seed(controller: DictConfig, seed: int) -> dict[str, Any]:
@@ -78,21 +103,23 @@ def _of_seed(controller: DictConfig, seed: int) -> dict[str, Any]:
 def study(cfg: DictConfig, folder: RunFolder, display: Display) -> list[str]:
     """Run all cells and write results and summary; returns what failed, in words."""
     todo = jobs(cfg, folder.path)
-    failed: list[str] = []
+    failures: dict[Path, str] = {}
     done: dict[Path, pl.DataFrame] = {}
     title = f"{len(cfg.controllers)} controllers x {len(cfg.scenarios)} scenarios x {cfg.seeds} seeds"
     with folder.phase("benchmark"), display.phase(title) as advance:
         for count, (job, result) in enumerate(run_all(evaluate, todo, cfg.workers), start=1):
             if isinstance(result, WorkbenchError):
-                failed.append(f"{job.scenario} / {job.controller} / seed {job.cell.seed}: {result}")
+                failures[job.done] = f"{job.scenario} / {job.controller} / seed {job.cell.seed}: {result}"
             else:
                 done[job.done] = tables.read(result, "results")
-            advance(count / len(todo), f"{count} of {len(todo)} runs{f', {len(failed)} failed' if failed else ''}")
+            advance(count / len(todo), f"{count} of {len(todo)} runs{f', {len(failures)} failed' if failures else ''}")
+    failed = [failures[job.done] for job in todo if job.done in failures]
     if not done:
         raise WorkbenchError(f"no run of the benchmark succeeded; the first: {failed[0]}")
     # in the order of the configuration, whatever finished first
     results = pl.concat([done[job.done] for job in todo if job.done in done])
     summary = summarise(results, cfg.baseline, seed=cfg.seed)
+    write_json(folder.path / "study.json", described(cfg))
     folder.table("results", results)
     folder.table("summary", summary)
     _write_fidelity(todo[0], folder)
@@ -122,6 +149,7 @@ def show(summary: pl.DataFrame, baseline: str, display: Display) -> None:
 def task(cfg: DictConfig, display: Display) -> int:
     """Benchmark, write the run folder and its report; returns the exit code (4 when some cells failed)."""
     trace = cell.read_trace(cfg.trace)
+    jobs(cfg, Path(cfg.out))  # what is wrong with the configuration is said before anything is written
     display.line(present.identity_line("benchmark", cfg, trace))
     with RunFolder(Path(cfg.out), resumable=True) as folder:
         folder.identify(cfg, "benchmark", trace, verb.command("benchmark"), verb.overrides())

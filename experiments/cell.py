@@ -5,17 +5,19 @@ A cell is data, so that it can be sent to another process; whoever receives it b
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.split import Split
-from twin.errors import UsageError
+from twin.errors import PolicyError, UsageError
 from twin.trace.trace import Trace
 from twin.types import Cluster
 
@@ -50,6 +52,41 @@ def plain(node: Any) -> Any:  # noqa: ANN401 - any configuration value
 @lru_cache(maxsize=4)
 def _trace(config: str) -> Trace:
     return build(json.loads(config))
+
+
+def fingerprinted(config: Any) -> Any:  # noqa: ANN401 - any plain configuration value
+    """The configuration with every policy folder replaced by the digest of the graph and spec in it.
+
+    What a controller does depends on those bytes, not on where they lie.
+    """
+    if isinstance(config, list):
+        return [fingerprinted(each) for each in config]
+    if not isinstance(config, dict):
+        return config
+    if config.get("_target_") == "agents.policy.load":
+        return {**config, "folder": policy_digest(Path(str(config["folder"])))}
+    return {key: fingerprinted(value) for key, value in config.items()}
+
+
+def policy_digest(folder: Path) -> str:
+    """SHA-256 over `graph.onnx` and `policy.json`; raises PolicyError when there is no policy in the folder."""
+    digest = hashlib.sha256()
+    for name in ("graph.onnx", "policy.json"):
+        try:
+            digest.update((folder / name).read_bytes())
+        except OSError as error:
+            raise PolicyError(f"{folder}: no policy: {error}; train one with python -m experiments.train") from error
+    return f"sha256:{digest.hexdigest()}"
+
+
+def code_digest() -> str:
+    """A digest of the code that decides what a cell says: twin, scenarios, agents."""
+    digest = hashlib.blake2b(digest_size=8)
+    root = Path(__file__).resolve().parent.parent
+    for package in ("twin", "scenarios", "agents"):
+        for path in sorted((root / package).rglob("*.py")):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def read_trace(config: Any) -> Trace:  # noqa: ANN401 - any configuration value

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import os
 import shlex
 import sys
@@ -258,7 +259,8 @@ def _verdicts(run: RunFolder) -> str:
             (c["name"], c["result"], wording.number(c["value"]), wording.number(c["threshold"]), c["evidence"])
             for c in decisive
         ]
-        held = f"The other {len(checks) - len(decisive)} of {len(checks)} checks hold."
+        hold = len(checks) - len(decisive)
+        held = f"The other {hold} of {len(checks)} checks hold." if decisive else f"All {len(checks)} checks hold."
         parts.append(
             f"{_table(('check', 'result', 'value', 'threshold', 'evidence'), rows)}\n\n{held}" if rows else held
         )
@@ -308,13 +310,17 @@ def _commands(run: RunFolder, verb: str) -> list[str]:
     config: dict[str, Any] = yaml.safe_load(run.config or "") or {}
     own = [text for text in run.identity["overrides"] if not text.startswith("display=")]
     stations = config.get("stations") or [{"verb": run.identity["verb"], "overrides": own}]
-    passed = sorted(path.parent.name for path in run.path.glob("bundles/*/manifest.json"))
-    places = {
-        "{folder}": "$RUN",
-        "{keys}": "$HOME",
-        "{bundle}": f"$RUN/bundles/{passed[0]}" if passed else "null",
-    }
+    places = {"{folder}": "$RUN", "{keys}": "$HOME", "{bundle}": _bridged(run)}
     return [_typed(verb, station["overrides"], places) for station in stations if station["verb"] == verb]
+
+
+def _bridged(run: RunFolder) -> str:
+    """The bundle that the bridge ran, as its place in the run folder; "null" when the rule decided alone."""
+    wanted = run.bridge.report.get("bundle") if run.bridge else None
+    for manifest in run.path.glob("bundles/*/manifest.json"):
+        if json.loads(manifest.read_text(encoding="utf-8"))["bundle_id"] == wanted:
+            return f"$RUN/bundles/{manifest.parent.name}"
+    return "null"
 
 
 def _typed(verb: str, overrides: Sequence[str], places: Mapping[str, str]) -> str:

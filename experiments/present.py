@@ -22,7 +22,6 @@ def identity_line(verb: str, cfg: DictConfig, trace: Trace | None) -> str:
 
 def finish(folder: Path, cfg: DictConfig, display: Display) -> None:
     """Write the report, mirror the folder to the tracker, and end with the report's path."""
-    build(cfg.tracking).mirror(folder)
     try:
         from reports import page
 
@@ -30,4 +29,5 @@ def finish(folder: Path, cfg: DictConfig, display: Display) -> None:
     except ModuleNotFoundError as error:  # a bridge lives without the extra `reports`
         display.line(f"no page: {error.name} is not installed")
         last = folder
+    build(cfg.tracking).mirror(folder)  # the page is part of what is mirrored
     display.result(str(last))

@@ -28,10 +28,13 @@ def study(cfg: DictConfig, folder: RunFolder, display: Display) -> Verdict:
     trained = verb.require(cfg.policy, "policy", "give a trained policy: policy=runs/train/.../policies/ppo")
     key_file = verb.require(cfg.key, "key", "make one with: python -m agents.bundle keygen PATH")
     key = bundle.load_private_key(key_file)
+    scene = evidence.study(run)["scene"]
+    evidence.training(trained)  # what is missing is said before anything is computed
+    cell.policy_digest(trained)
     graph_sha256 = hashlib.sha256((trained / "graph.onnx").read_bytes()).hexdigest()
     native: Infer = cell.build(cfg.learner.native)(trained)
     with folder.phase(f"judge {cfg.candidate}"), display.phase(f"judge {cfg.candidate}") as advance:
-        windows = evidence.recorded_windows(cfg, trained)
+        windows = evidence.recorded_windows(scene, trained, cfg.seed)
         found = evidence.gather(cfg, run, trained, artefact.parity(native, trained, windows))
         verdict = judge(found, cell.build(cfg.gate))
         advance(1.0, verdict.decision)
@@ -41,13 +44,14 @@ def study(cfg: DictConfig, folder: RunFolder, display: Display) -> Verdict:
     show(verdict, display)
     if verdict.decision == "pass":
         answers = bundle.Parity.record(native, windows)
-        sign(cfg, folder, trained, verdict, found, answers, graph_sha256, key)
+        sign(cfg, folder, run, trained, verdict, found, answers, graph_sha256, key)
     return verdict
 
 
 def sign(
     cfg: DictConfig,
     folder: RunFolder,
+    run: Path,
     trained: Path,
     verdict: Verdict,
     found: Evidence,
@@ -56,13 +60,16 @@ def sign(
     key: bundle.Ed25519PrivateKey,
 ) -> None:
     """Write the signed bundle `bundles/<candidate>` and the public key that verifies it."""
-    training = evidence.training(trained)
+    training, compared = evidence.training(trained), evidence.study(run)
     facts = {
         **training,
         "seeds": sorted(set(found.results["seed"].to_list())),
         "windows_s": {"train": [0.0, found.train_until_s], "held_out_from": found.held_out_from_s},
         "baseline": found.baseline,
         "parity_error": found.parity_error,
+        "guard": compared["controllers"][cfg.candidate],
+        "study_sha256": hashlib.sha256((run / "study.json").read_bytes()).hexdigest(),
+        "results_sha256": hashlib.sha256((run / "tables" / "results.parquet").read_bytes()).hexdigest(),
     }
     out = folder.path / "bundles" / cfg.candidate
     out.parent.mkdir(exist_ok=True)
@@ -71,7 +78,7 @@ def sign(
         trained,
         verdict={**json.loads(verdicts.to_json(verdict)), "graph_sha256": graph_sha256},
         evidence=facts,
-        limits=cell.build(cfg.limits),
+        limits=cell.build(compared["scene"]["limits"]),  # those that it was judged within
         parity=parity,
         key=key,
     )
@@ -89,7 +96,8 @@ def show(verdict: Verdict, display: Display) -> None:
 
 def task(cfg: DictConfig, display: Display) -> int:
     """Judge and perhaps sign, write the run folder and its report; returns 0 when it passed, else 3."""
-    trace = cell.read_trace(cfg.trace)
+    run = verb.require(cfg.evidence, "evidence", "give the folder of a benchmark: evidence=runs/benchmark/...")
+    trace = cell.read_trace(evidence.study(run)["scene"]["trace"])
     display.line(present.identity_line("promote", cfg, trace))
     with RunFolder(Path(cfg.out)) as folder:
         folder.identify(cfg, "promote", trace, verb.command("promote"), verb.overrides())

@@ -35,6 +35,7 @@ from twin.trace import tables
 from twin.trace.trace import Trace
 
 FORMAT_VERSION = 1
+_RESUMABLE = ".resumable"  # marks a partial folder whose content must not be cleared away
 _ROOT = Path(__file__).resolve().parent.parent
 _OURS = ("twin", "scenarios", "agents", "experiments", "reports")
 _VERSIONS = ("simpy", "jax", "flax", "optax", "torch", "stable-baselines3", "gymnasium", "statsforecast", "numba")
@@ -58,12 +59,14 @@ class RunFolder:
     def __enter__(self) -> RunFolder:
         """Open the partial folder."""
         check_import_origin()
-        if self.final.exists() and any(self.final.iterdir()):
-            raise UsageError(f"{self.final} is not empty; choose another out=...")
         try:
+            if self.final.exists() and any(self.final.iterdir()):
+                raise UsageError(f"{self.final} is not empty; choose another out=...")
             if not self._resumable:
-                shutil.rmtree(self.path, ignore_errors=True)
+                self._clear()
             (self.path / "tables").mkdir(parents=True, exist_ok=True)
+            if self._resumable:
+                (self.path / _RESUMABLE).touch()
         except OSError as error:
             reason = error.strerror
             raise UsageError(f"cannot write to {self.final.parent}: {reason}; choose another out=...") from error
@@ -81,9 +84,16 @@ class RunFolder:
         peak_gib = (_peak_gib(resource.RUSAGE_SELF), _peak_gib(resource.RUSAGE_CHILDREN))
         timing = {"wall_s": time.monotonic() - self._started, "phases": self._phases, "peak_memory_gib": max(peak_gib)}
         write_json(self.path / "timing.json", timing)
+        (self.path / _RESUMABLE).unlink(missing_ok=True)
         if self.final.exists():
             self.final.rmdir()
         os.replace(self.path, self.final)
+
+    def _clear(self) -> None:
+        """Take away what a failed run left; raises UsageError for what may be resumed: studies, ledgers."""
+        if (self.path / _RESUMABLE).exists():
+            raise UsageError(f"{self.path} holds a run that may be resumed; move it away or choose another out=...")
+        shutil.rmtree(self.path, ignore_errors=True)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -102,6 +112,7 @@ class RunFolder:
         self, cfg: DictConfig, verb: str, trace: Trace | None, command: list[str], overrides: list[str]
     ) -> None:
         """Write identity.json, config.yaml: what must be known to run this again."""
+        self._same_study(cfg)
         identity = {
             "format_version": FORMAT_VERSION,
             "verb": verb,
@@ -110,7 +121,7 @@ class RunFolder:
             "seed": cfg.seed,
             "trace": _facts(trace),
             "cluster": asdict(instantiate(cfg.cluster, _convert_="all")) if "cluster" in cfg else {},
-            "command": " ".join(command),
+            "command": " ".join(part for part in command if not part.startswith("out=")),
             "overrides": overrides,
             "git": git_state(),
             "versions": versions(),
@@ -121,6 +132,16 @@ class RunFolder:
         (self.path / "config.yaml").write_text(OmegaConf.to_yaml(cfg), encoding="utf-8")
         (self.path / "defaults.yaml").write_text(OmegaConf.to_yaml(compose(verb)), encoding="utf-8")
 
+    def _same_study(self, cfg: DictConfig) -> None:
+        """Raise UsageError when what is to be resumed was begun with another configuration."""
+        begun = self.path / "config.yaml"
+        if not begun.exists():
+            return
+        here, there = (_comparable(config) for config in (cfg, OmegaConf.load(begun)))
+        if here != there:
+            changed = sorted(key for key in {*here, *there} if here.get(key) != there.get(key))
+            raise UsageError(f"{self.path} was begun with other settings ({', '.join(changed)}); choose another out=")
+
     def status(self, status: str, reason: str) -> None:
         """Correct what identity.json says of how the run ended."""
         self.note(status=status, reason=reason)
@@ -129,6 +150,12 @@ class RunFolder:
         """Add facts to identity.json, such as `shown_from_s`: the second of the recording at which shown runs begin."""
         path = self.path / "identity.json"
         write_json(path, {**json.loads(path.read_text(encoding="utf-8")), **facts})
+
+
+def _comparable(config: Any) -> dict[str, Any]:  # noqa: ANN401 - a configuration of any kind
+    plain = OmegaConf.to_container(config, resolve=False)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items() if key not in ("out", "display", "workers", "tracking")}
 
 
 def _facts(trace: Trace | None) -> dict[str, Any]:

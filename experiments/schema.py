@@ -80,7 +80,7 @@ class Benchmark(Scene):
 
 
 @dataclass
-class Promote(Scene):
+class Promote(Common):
     """The gate: evidence and a policy in, verdict and perhaps a bundle out."""
 
     evidence: str | None = MISSING
@@ -88,6 +88,8 @@ class Promote(Scene):
     candidate: str = MISSING
     baseline: str = MISSING
     gate: Any = MISSING
+    scenarios: dict[str, Any] = MISSING
+    incumbent: Any = MISSING
     key: str | None = MISSING
     learner: Any = MISSING
 

@@ -35,25 +35,21 @@ class SweepTable(Callback):
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    """One row per job of the sweep, failed ones with their error."""
+    """One row per job of the sweep, in order, failed ones with their error."""
     rows = []
-    for identity_file in sorted(folder.glob("*/identity.json")):
-        identity = json.loads(identity_file.read_text(encoding="utf-8"))
-        row: dict[str, Any] = {"job": identity_file.parent.name.split("_")[0], **_columns(identity["overrides"])}
-        kpis = identity_file.parent / "tables" / "kpis.parquet"
-        if kpis.exists():
+    for job, noted in notes(folder):
+        row: dict[str, Any] = {"job": job, **_columns(noted["overrides"])}
+        kpis = Path(noted["folder"]) / "tables" / "kpis.parquet"
+        if not noted["error"] and kpis.exists():
             scored = tables.read(kpis, "kpis").filter(pl.col("kpi").is_in(_HEADLINE))
             row.update(dict(scored.select("kpi", "value").iter_rows()))
-        rows.append({**row, "error": ""})
-    for job, noted in notes(folder):
-        if noted["error"]:
-            rows.append({"job": job, **_columns(noted["overrides"]), "error": noted["error"]})
-    columns = dict.fromkeys(column for row in rows for column in row)
-    return [{column: row.get(column) for column in columns} for row in rows]
+        rows.append({**row, "error": noted["error"]})
+    columns = dict.fromkeys(column for row in rows for column in row if column != "error")
+    return [{column: row.get(column) for column in (*columns, "error")} for row in rows]
 
 
 def note(folder: Path, job: int, content: dict[str, Any]) -> None:
-    """Write how job number `job` of the sweep ended: `overrides`, `exit_code`, `error` ("" when there was none)."""
+    """Write how job number `job` of the sweep ended: `overrides`, `folder`, `exit_code`, `error` ("" when none)."""
     path = folder / "jobs" / f"{job}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, sort_keys=True), encoding="utf-8")
@@ -61,7 +57,7 @@ def note(folder: Path, job: int, content: dict[str, Any]) -> None:
 
 def notes(folder: Path) -> list[tuple[str, dict[str, Any]]]:
     """(job number, its note) for every job of the sweep that has ended."""
-    found = sorted((folder / "jobs").glob("*.json"))
+    found = sorted((folder / "jobs").glob("*.json"), key=lambda path: int(path.stem))
     return [(path.stem, json.loads(path.read_text(encoding="utf-8"))) for path in found]
 
 

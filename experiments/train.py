@@ -14,11 +14,13 @@ from experiments.display import Display
 from experiments.lesson import Learned, Lesson, teach
 from experiments.parallel import run_all
 from experiments.rundir import RunFolder, write_json
-from twin.errors import WorkbenchError
+from twin.errors import UsageError, WorkbenchError
 
 
 def study(cfg: DictConfig, folder: RunFolder, display: Display) -> Path:
     """Train every seed and keep the best as `policies/<learner>`; returns that folder."""
+    if cfg.seeds < 1:
+        raise UsageError(f"seeds={cfg.seeds} must be at least 1")
     name = cfg.learner.name
     trials = folder.path / "trials" / name
     lessons = [

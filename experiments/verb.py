@@ -66,7 +66,7 @@ def main(verb: str, task: Task) -> None:
 def _guarded(task: Task, cfg: DictConfig, full: bool) -> int:
     try:
         code = task(cfg, display.make(cfg.display))
-        _note(code, "")
+        _note(cfg, code, "")
         return code
     except (WorkbenchError, OmegaConfBaseException, HydraException, OSError, ModuleNotFoundError) as error:
         cause = _foreseen(error)
@@ -74,7 +74,7 @@ def _guarded(task: Task, cfg: DictConfig, full: bool) -> int:
             raise
         sys.stderr.write(f"{type(cause).__name__}: {_worded(cause)}\n")
         code = _exit_code(cause)
-        _note(code, f"{type(cause).__name__}: {cause}")
+        _note(cfg, code, f"{type(cause).__name__}: {cause}")
         return code
     finally:
         _tidy(Path(HydraConfig.get().runtime.output_dir))
@@ -98,11 +98,12 @@ def _exit_code(error: Exception) -> int:
     return ERROR if isinstance(error, OSError) else USAGE
 
 
-def _note(code: int, error: str) -> None:
+def _note(cfg: DictConfig, code: int, error: str) -> None:
     """In a sweep, leave a note of how the job ended, for the sweep table and for whoever waits for all jobs."""
     config = HydraConfig.get()
     if config.mode == RunMode.MULTIRUN:
-        note = {"overrides": list(config.overrides.task), "exit_code": code, "error": error}
+        folder = str(Path(cfg.out).absolute())
+        note = {"overrides": list(config.overrides.task), "exit_code": code, "error": error, "folder": folder}
         sweep.note(Path(config.sweep.dir), config.job.num, note)
 
 
@@ -129,7 +130,7 @@ def _worst(codes: list[int]) -> int:
 def _worded(error: BaseException) -> str:
     """The message, with the nearest known key when a key was unknown: Hydra 1.3 only says "not in struct"."""
     text = str(error).strip()
-    if error.__cause__ is not None and str(error.__cause__) not in text:
+    if isinstance(error.__cause__, OmegaConfBaseException) and str(error.__cause__) not in text:
         text += f"\n{error.__cause__}"
     unknown = re.search(r"Key '([\w.@]+)' (?:is )?not in", text)
     if unknown:

@@ -108,6 +108,22 @@ def held_out(evidence: Evidence, rules: Rules) -> list[Check]:  # noqa: ARG001 -
     ]
 
 
+def provenance(evidence: Evidence, rules: Rules) -> list[Check]:  # noqa: ARG001 - every check takes both
+    """The results are about this very policy, and from the comparison that is asked for."""
+    found = evidence.mismatches
+    return [
+        _counted(
+            "provenance",
+            "the results are of this policy's graph, on its training trace, under the declared scenarios, in full",
+            0.0,
+            len(found),
+            not found,
+            "; ".join(found) or "policy, trace, scenarios and incumbent are those that were benchmarked",
+            "benchmark this policy under the scenarios and against the incumbent that promote is configured with",
+        )
+    ]
+
+
 def _counted(name: str, rule: str, threshold: float, value: float, holds: bool, evidence: str, remedy: str) -> Check:
     result: Result = "pass" if holds else "refuse"
     return Check(name, rule, float(threshold), float(value), None, None, result, evidence, remedy)

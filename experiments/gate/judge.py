@@ -13,6 +13,7 @@ from experiments.gate.rules import Evidence, Rules
 from experiments.gate.verdict import Check, DecisionWord, Verdict
 
 CHECKS: tuple[Callable[[Evidence, Rules], list[Check]], ...] = (
+    data.provenance,
     data.complete,
     data.seeds,
     data.finite,

@@ -79,6 +79,7 @@ class Evidence:
         held_out_from_s: start of what it is judged on.
         parity_error: largest difference between exported and trained policy (None: not measured).
         decisions: `decisions` table of the candidate's runs (None: not kept).
+        mismatches: where the results are not about this policy, or not the comparison that is asked for.
         seed: of the bootstrap.
         cells: what `results` tell of the two, as (controller, scenario, KPI, entity) -> seed -> value; derived.
 
@@ -95,6 +96,7 @@ class Evidence:
     held_out_from_s: float
     parity_error: float | None
     decisions: pl.DataFrame | None = None
+    mismatches: tuple[str, ...] = ()
     seed: int = 0
     cells: Mapping[Cell, Mapping[int, float | None]] = field(init=False, repr=False)
 

@@ -14,8 +14,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from hydra import compose, initialize_config_module
 
 from agents import bundle
+from experiments import benchmark, schema
+from experiments.rundir import write_json
 from tests.experiments.test_verbs import ROOT, call, no_traceback
 from twin.bridge import ledger
 from twin.trace import tables
@@ -32,7 +35,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = call("train", "learner=ppo", "seeds=1", *brief, "display=none", f"out={folder / 'train'}")
     assert done.returncode == 0, done.stderr
     bundle.generate_key(folder / "who.key")
-    write_evidence(folder / "benchmark", results())
+    write_evidence(folder / "benchmark", results(), folder / "train")
     return folder
 
 
@@ -57,9 +60,18 @@ def results(late: float = 0.001) -> pl.DataFrame:
     return tables.conform(pl.DataFrame(rows, schema=columns, orient="row"), "results", "test")
 
 
-def write_evidence(folder: Path, frame: pl.DataFrame) -> None:
+def write_evidence(folder: Path, frame: pl.DataFrame, trained: Path, *changes: str) -> None:
+    """A benchmark's folder with these results, as that verb describes its comparison; `changes` are its overrides."""
     (folder / "tables").mkdir(parents=True)
     tables.write(frame, folder / "tables" / "results.parquet")
+    shown = folder / "runs" / "recorded--ppo"
+    shown.mkdir(parents=True)
+    tables.write(tables.empty("decisions"), shown / "decisions.parquet")
+    schema.register()
+    with initialize_config_module("conf", version_base="1.3"):
+        policy = f"policies.ppo={trained / 'policies' / 'ppo'}"
+        described = benchmark.described(compose("benchmark", ["+controller@controllers.ppo=ppo", policy, *changes]))
+    write_json(folder / "study.json", described)
 
 
 def promote(work: Path, evidence: Path, out: Path) -> tuple[int, dict, str]:
@@ -90,7 +102,7 @@ def test_what_passes_becomes_a_bundle_that_verifies(work: Path, promoted: Path) 
 def test_a_refusal_is_a_result_with_code_3_and_without_a_bundle(work: Path, tmp_path: Path) -> None:
     its_lateness = (pl.col("controller") == "ppo") & (pl.col("kpi") == "late_ratio")
     late = results().with_columns(pl.when(its_lateness).then(0.2).otherwise("value").alias("value"))
-    write_evidence(tmp_path / "benchmark", late)
+    write_evidence(tmp_path / "benchmark", late, work / "train")
     code, verdict, shown = promote(work, tmp_path / "benchmark", tmp_path / "out")
     assert code == 3
     assert verdict["decision"] == "refuse"
@@ -103,13 +115,49 @@ def test_a_nan_metric_refuses_and_says_where(work: Path, tmp_path: Path) -> None
         pl.when(pl.col("index") == 7).then(math.nan).otherwise("value").alias("value")
     )  # fmt: skip
     where = broken.row(7, named=True)
-    write_evidence(tmp_path / "benchmark", broken.drop("index"))
+    write_evidence(tmp_path / "benchmark", broken.drop("index"), work / "train")
     code, verdict, _ = promote(work, tmp_path / "benchmark", tmp_path / "out")
     assert code == 3
     finite = next(check for check in verdict["checks"] if check["name"] == "finite")
     assert finite["result"] == "refuse"
     for word in (where["controller"], where["scenario"], str(where["seed"]), where["kpi"]):
         assert word in finite["evidence"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (["scenarios.surge.factor=1.0"], "scenario surge is not the one"),
+        (["controllers.hpa.target_utilisation=0.5"], "hpa is not the incumbent"),
+        (["days=0.5"], "only 0.5 days"),
+        (["trace=azure_v2"], "trained on another trace"),
+    ],
+)
+def test_evidence_of_an_easier_comparison_is_refused(work: Path, tmp_path: Path, changes: list[str], said: str) -> None:
+    write_evidence(tmp_path / "benchmark", results(), work / "train", *changes)
+    code, verdict, _ = promote(work, tmp_path / "benchmark", tmp_path / "out")
+    assert code == 3
+    provenance = next(check for check in verdict["checks"] if check["name"] == "provenance")
+    assert (provenance["result"], said in provenance["evidence"]) == ("refuse", True), provenance["evidence"]
+
+
+def test_evidence_of_another_policy_is_refused(work: Path, tmp_path: Path) -> None:
+    """The very same label and numbers, but another graph was benchmarked."""
+    other = Path(shutil.copytree(work / "train", tmp_path / "train"))
+    spec = other / "policies" / "ppo" / "policy.json"
+    spec.write_text(spec.read_text().replace("seed-0", "seed-7"))
+    write_evidence(tmp_path / "benchmark", results(), other)
+    code, verdict, _ = promote(work, tmp_path / "benchmark", tmp_path / "out")
+    assert code == 3
+    assert "did not run the policy" in next(c for c in verdict["checks"] if c["name"] == "provenance")["evidence"]
+
+
+def test_the_limits_that_are_signed_are_those_that_were_judged(work: Path, tmp_path: Path) -> None:
+    write_evidence(tmp_path / "benchmark", results(), work / "train", "limits.max_value=77")
+    code, verdict, _ = promote(work, tmp_path / "benchmark", tmp_path / "out")
+    assert code == 0, verdict["sentence"]
+    made = bundle.verify(tmp_path / "out" / "bundles" / "ppo", bundle.load_public_key(work / "who.key.pub"))
+    assert made.limits.max_value == 77
 
 
 def test_a_signed_policy_runs_beside_a_twin_and_leaves_a_ledger_that_verifies(

@@ -42,7 +42,7 @@ def test_a_candidate_that_is_cheaper_and_no_later_passes(build, rules):
     assert (verdict.decision, failing(verdict)) == ("pass", [])
     assert verdict.confidence >= 0.8
     assert verdict.sentence.startswith("Pass: mlp@1 (learned) in place of hpa; best is cost in ")
-    assert verdict.sentence.endswith("all 13 checks hold, confidence 92 %.")
+    assert verdict.sentence.endswith("all 14 checks hold, confidence 92 %.")
 
 
 def test_the_same_evidence_gives_the_same_verdict(build, rules):
