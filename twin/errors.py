@@ -7,13 +7,13 @@
     ├── ScenarioError         a what-if that cannot be applied to this trace or cluster
     ├── SimulationError       a twin asked for something impossible
     ├── PolicyError           a policy that cannot be loaded, run or exported
-    ├── GateRefusal           the evidence does not carry the promotion (exit code 3)
     └── BridgeError           the live side refuses to act
         ├── BundleError       a bundle that is damaged, unsigned or not trusted
         ├── TelemetryLost     the plant did not say how it is: unknown, never zero
         └── LedgerError       an audit chain that does not verify
 
-A message says what is wrong, where, and what to do about it.
+A refused promotion is a result, not an error (exit code 3). A message says what is wrong, where, and what to do about
+it.
 """
 
 from __future__ import annotations
@@ -49,12 +49,6 @@ class SimulationError(WorkbenchError):
 
 class PolicyError(WorkbenchError):
     """A policy that cannot be loaded, run or exported."""
-
-
-class GateRefusal(WorkbenchError):
-    """The evidence does not carry the promotion: a normal, explained result."""
-
-    exit_code = 3
 
 
 class BridgeError(WorkbenchError):
