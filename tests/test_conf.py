@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -15,7 +16,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 import twin
-from experiments import cell, schema
+from experiments import benchmark, cell, schema
 from experiments.gate.rules import Rules
 from twin.types import Cluster, Controller, Limits, Placement, Record
 
@@ -216,16 +217,24 @@ def check_tracking(option: str, policies: dict[str, Path]) -> None:
 
 
 def check_overlay(group: str) -> Any:
-    """An overlay (experiment, debug) must fit at least one verb, and that verb must still compose whole."""
+    """An overlay (experiment, debug) must fit at least one verb, and what it asks for must run for ten minutes."""
 
     def check(option: str, policies: dict[str, Path]) -> None:
-        fits = []
-        for verb in VERBS:
+        ran = []
+        for verb in ("simulate", "benchmark"):
             try:
-                fits.append(OmegaConf.to_yaml(compose(verb, [f"{group}={option}"])))
+                cfg = compose(verb, [f"{group}={option}"])
             except HydraException:
                 continue
-        assert fits, f"no verb takes {group}={option}"
+            if verb == "benchmark":
+                one = benchmark.jobs(cfg, policies["ppo"].parent)[0].cell
+            else:
+                plain = (cell.scene(cfg), cell.plain(cfg.scenario), cell.plain(cfg.controller))
+                one = cell.Cell(*plain, cfg.seed, part=cfg.part)
+            run, _ = cell.run(replace(one, until_s=TEN_MINUTES_S))
+            assert run.service_steps["arrived_requests"].sum() > 0
+            ran.append(verb)
+        assert ran, f"no verb takes {group}={option}"
 
     return check
 
