@@ -57,10 +57,7 @@ def task(cfg: DictConfig, display: Display) -> int:
         folder.identify(cfg, "backtest", trace, verb.command("backtest"), verb.overrides())
         failed = study(cfg, folder, display)
         folder.status("partly failed" if failed else "completed", "; ".join(failed))
-    for text in failed:
-        display.line(f"failed: {text}")
-    present.finish(folder.final, cfg, display)
-    return verb.PARTLY if failed else verb.DONE
+    return verb.conclude(folder.final, cfg, display, failed)
 
 
 def main() -> None:

@@ -155,10 +155,7 @@ def task(cfg: DictConfig, display: Display) -> int:
         folder.identify(cfg, "benchmark", trace, verb.command("benchmark"), verb.overrides())
         failed = study(cfg, folder, display)
         folder.status("partly failed" if failed else "completed", "; ".join(failed))
-    for text in failed:
-        display.line(f"failed: {text}")
-    present.finish(folder.final, cfg, display)
-    return verb.PARTLY if failed else verb.DONE
+    return verb.conclude(folder.final, cfg, display, failed)
 
 
 def main() -> None:

@@ -38,10 +38,7 @@ def task(cfg: DictConfig, display: Display) -> int:
                 made = folder.path / "bundles" / ready.candidate
                 places["{bundle}"] = str(made) if made.exists() else "null"
         folder.status("partly failed" if failed else "completed", "; ".join(failed))
-    for text in failed:
-        display.line(f"failed: {text}")
-    present.finish(folder.final, cfg, display)
-    return verb.PARTLY if failed else verb.DONE
+    return verb.conclude(folder.final, cfg, display, failed)
 
 
 def walk(name: str, cfg: DictConfig, folder: RunFolder, display: Display) -> list[str]:

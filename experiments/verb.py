@@ -9,7 +9,7 @@ import difflib
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import hydra
@@ -20,7 +20,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from experiments import display, schema, sweep
+from experiments import display, present, schema, sweep
 from experiments.display import Display
 from twin.errors import UsageError, WorkbenchError
 
@@ -146,6 +146,14 @@ def _known_keys() -> list[str]:
     for config in schema.CONFIGS.values():
         keys += list(OmegaConf.structured(config).keys())
     return sorted(set(keys))
+
+
+def conclude(folder: Path, cfg: DictConfig, display: Display, failed: Sequence[str]) -> int:
+    """Say what failed, then end as every verb ends; returns 4 when something failed, else 0."""
+    for text in failed:
+        display.line(f"failed: {text}")
+    present.finish(folder, cfg, display)
+    return PARTLY if failed else DONE
 
 
 def command(verb: str) -> list[str]:

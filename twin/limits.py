@@ -4,7 +4,7 @@ Rules, in order, each named in the decision's `limited_by`:
 
 - *unknown*: a service whose metrics are missing is never shrunk (unknown is not zero);
 - *rate*: within a window a value grows or shrinks by at most `percent` or `count`, whichever allows more,
-  counted from the value at the window's start, so that a faster loop gets no larger steps;
+  counted from the lowest (or highest) value in the window, so that a faster loop gets no larger steps;
 - *range*: at least `min_value`, at most `max_value`.
 """
 

@@ -3,7 +3,8 @@
 late_ratio            (late + dropped) / arrived requests, at most 1; less than one in a million is none. A request
                       that was late already when its place in the queue was given up counts in both
 slo_violation_min     minutes of the steps in which (late + dropped) / arrived exceeds 1 - slo_target
-latency_p95_s         95th percentile over steps of the step's own p95 response time, weighted by arrivals
+latency_p95_s         95th percentile over steps of the step's own p95 response time (under a backlog: its mean),
+                      weighted by arrivals
 utilisation_ratio     busy / ready replica-seconds
 replica_h             ready replica-hours
 dropped_requests      requests given up

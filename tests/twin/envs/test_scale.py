@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import deque
 from typing import Any
 
 import gymnasium
@@ -9,14 +11,15 @@ import numpy as np
 import polars as pl
 import pytest
 from gymnasium.utils.env_checker import check_env
+from gymnasium.utils.seeding import np_random
 
+import twin
 from tests.twin.conftest import make_cluster, make_trace
-from twin.engine.plant import TwinPlant
 from twin.envs import register
 from twin.envs.scale import ScaleEnv
-from twin.envs.sizing import TARGETS, replicas_for
+from twin.envs.sizing import STEPS, TARGETS, replicas_for
 from twin.errors import UsageError
-from twin.types import Event
+from twin.types import Action, Event, Limits, Observation
 
 TRACE = make_trace(lambda t: 0.25 + 0.1 * np.sin(2 * np.pi * t / 86_400))
 
@@ -130,8 +133,52 @@ def test_a_trace_shorter_than_an_episode_is_refused() -> None:
         ScaleEnv(TRACE, make_cluster(), "web", episode_s=1e9)
 
 
-def test_the_environment_is_the_twin() -> None:
-    """The env's plant under constant wishes is the twin under the same wishes: one dynamics, not two."""
-    env = make_env()
-    env.reset(seed=5, options={"start_s": 0.0})
-    assert isinstance(env._plant, TwinPlant)
+class SameTarget:
+    """The environment's frame at one target, as a controller: what a policy deployed from it does."""
+
+    def __init__(self, target: float) -> None:
+        self.target = target
+        self.reset()
+
+    @property
+    def name(self) -> str:
+        return "same-target"
+
+    @property
+    def interval_s(self) -> float:
+        return 60.0
+
+    def reset(self) -> None:
+        self.minutes: deque[float] = deque(maxlen=STEPS)
+
+    def decide(self, observation: Observation) -> list[Action]:
+        if np.isnan(observation["web.demand_rps"]):
+            return []
+        self.minutes.append(observation["web.demand_rps"])
+        demand = np.array([*self.minutes, observation["web.demand_15m_rps"]], dtype=np.float32)
+        wish = replicas_for(demand, observation["web.wanted_replicas"], self.target, 25.0)
+        return [Action("replicas", "web", math.ceil(wish - 1e-3))]
+
+
+@pytest.mark.parametrize("action", [0, 6, 9])
+def test_training_and_deployment_are_one_dynamics(action: int) -> None:
+    """An episode and `simulate` under the same wishes, limits and seed: the same replicas, minute by minute."""
+    limits = Limits(max_value=40)
+    restless = make_trace(lambda t: 0.25 + 0.15 * np.sin(2 * np.pi * t / 2400))
+    env = ScaleEnv(restless, make_cluster(), "web", episode_s=3600.0, limits=limits)
+    env.reset(seed=5, options={"start_s": 7200.0, "variant": 0})
+    assert env._plant is not None
+    rng = np_random(5)[0]  # what reset drew before the plant's seed: a variant, an hour
+    rng.integers(1)
+    rng.integers(env._hours)
+    seed = int(rng.integers(2**31))
+    trained = [env.step(np.int64(action))[4]["replicas"] for _ in range(59)]
+    run = twin.simulate(
+        restless.between(7200.0, 10_800.0),
+        make_cluster(),
+        controller=SameTarget(float(TARGETS[action])),
+        limits=limits,
+        seed=seed,
+    )
+    assert run.decisions["applied"].to_list() == trained
+    assert len(set(trained)) > 1, "nothing moved: the comparison says nothing"
