@@ -34,6 +34,7 @@ README, PICTURE = "README.md", "docs/pictures/demo.png"
 _FAMILIES = {
     "Trace tables: what was recorded": tables.TRACE_TABLES,
     "Run tables: what one simulation left": tables.RUN_TABLES,
+    "Job tables: what one replay of jobs left": tables.JOB_TABLES,
     "Study tables: what many runs say together": tables.STUDY_TABLES,
     "Tables of the page about a trace": (*tables.INSPECT_TABLES, *tables.COMPARISON_TABLES),
 }
@@ -53,6 +54,8 @@ _ROWS = {
     "pool_steps": "one pool in one telemetry step",
     "decisions": "one decision: who saw what, wished what, and what came of it",
     "kpis": "one KPI of one entity",
+    "outcomes": "one job and what became of it",
+    "placements": "one job on one machine from start to end",
     "results": "one KPI of one run of a benchmark",
     "summary": "one KPI of one controller in one scenario, over all seeds",
     "forecasts": "one forecast step from one origin",

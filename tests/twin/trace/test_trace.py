@@ -35,7 +35,7 @@ def folder_of(tmp_path: Path, **csv: str) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("table", [*tables.TRACE_TABLES, *tables.RUN_TABLES, *tables.STUDY_TABLES])
+@pytest.mark.parametrize("table", [*tables.TRACE_TABLES, *tables.RUN_TABLES, *tables.JOB_TABLES, *tables.STUDY_TABLES])
 def test_every_table_has_a_complete_schema(table: str) -> None:
     """Each column tells its unit where it is a number, and what it is."""
     for column in tables.schema(table):
@@ -44,7 +44,7 @@ def test_every_table_has_a_complete_schema(table: str) -> None:
 
 
 def test_empty_tables_conform() -> None:
-    for table in (*tables.TRACE_TABLES, *tables.RUN_TABLES, *tables.STUDY_TABLES):
+    for table in (*tables.TRACE_TABLES, *tables.RUN_TABLES, *tables.JOB_TABLES, *tables.STUDY_TABLES):
         assert tables.conform(tables.empty(table), table, "test").height == 0
 
 

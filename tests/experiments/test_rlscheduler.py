@@ -1,0 +1,140 @@
+"""RLScheduler's comparison of heuristics: the protocol's parts by hand, and the published means on the real log."""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+import twin
+from experiments import rlscheduler
+from twin.engine.jobs import machines, workload
+from twin.engine.jobs.simulator import JobTwin, Scheduler
+from twin.engine.scheduling.committed import Committed
+from twin.engine.scheduling.orders import Fcfs, Sjf
+from twin.errors import UsageError
+from twin.trace.trace import Trace, TraceInfo
+
+LOG = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "swf-pwa" / "lublin_256.swf"
+needs_log = pytest.mark.skipif(not LOG.exists(), reason=f"{LOG} is not here: a log of the Parallel Workloads Archive")
+EXACT = 6
+"""Published means that are met to the last printed digit: all without backfilling, and SJF with it. The others feel the
+seconds in which a job ends and another arrives, and differ by at most 0.12 %."""
+
+
+def log(jobs, cores=4, name="drawn"):
+    """A log of jobs (submit, cores, run) on single-core nodes."""
+    frame = pl.DataFrame(jobs, schema=("submit_s", "cpu_cores", "run_s"), orient="row").with_columns(
+        pl.all().cast(pl.Float64), job=pl.int_range(pl.len()).cast(pl.String)
+    )
+    nodes = pl.DataFrame({"node": [f"n{i}" for i in range(cores)], "pool": ["n"] * cores, "cpu_cores": [1.0] * cores})
+    return Trace(TraceInfo(name, "test", "test", "0" * 64), {"jobs": frame, "nodes": nodes})
+
+
+def started(jobs, order, *, fill):
+    """When each job starts under committed dispatch on a pool of four cores, and the twin."""
+    trace = log(jobs)
+    pool = machines.of(trace, pooled=True)
+    mirror = JobTwin(workload.estimated(workload.of(trace, pool)), pool, Scheduler(order, Committed(fill)))
+    mirror.run()
+    return mirror.columns["start_s"].tolist()
+
+
+def test_the_elected_job_keeps_its_turn():
+    """A shorter job that comes after the election waits, though it would fit and its order puts it first."""
+    jobs = [(0, 3, 10), (1, 4, 5), (2, 1, 2)]
+    assert started(jobs, Sjf(), fill=False) == [0.0, 10.0, 15.0]
+
+
+def test_filling_goes_by_arrival_and_ends_before_the_earliest_start():
+    """Of two that fit only the first to arrive starts, not the shorter; who would end just then does not."""
+    # the elected job 1 starts at 10: job 2 would end at 10, which is not before
+    assert started([(0, 3, 10), (1, 4, 5), (2, 1, 8)], Sjf(), fill=True) == [0.0, 10.0, 15.0]
+    assert started([(0, 3, 10), (1, 4, 5), (2, 1, 7), (3, 1, 3)], Sjf(), fill=True) == [0.0, 10.0, 2.0, 15.0]
+    # both wait for core 4 when 1 ends at 2; 3 is shorter and 2 came first
+    jobs = [(0, 2, 20), (0, 2, 3), (1, 4, 5), (1, 2, 9), (2, 2, 4)]
+    assert started(jobs, Fcfs(), fill=True) == [0.0, 0.0, 20.0, 3.0, 12.0]
+
+
+def test_a_fork_keeps_the_turn():
+    """The fork of a twin with an elected job goes on as the twin does."""
+    rng = np.random.default_rng(4)
+    jobs = list(zip(np.cumsum(rng.integers(0, 9, 80)), rng.integers(1, 5, 80), rng.integers(1, 20, 80), strict=True))
+    trace = log(jobs)
+    pool = machines.of(trace, pooled=True)
+    mirror = JobTwin(workload.estimated(workload.of(trace, pool)), pool, Scheduler(Sjf(), Committed()))
+    mirror.run(150.0)
+    copy = mirror.fork()
+    assert mirror.queue
+    mirror.run()
+    copy.run()
+    assert (mirror.columns["start_s"] == copy.columns["start_s"]).all()
+    assert mirror.columns["start_s"].tolist() == started(jobs, Sjf(), fill=True)
+
+
+def test_sequences_start_where_the_artifact_drew_them():
+    """Ten starts of a log of 10,000 jobs, and of any longer one; a short log is refused."""
+    drawn = (1981, 2756, 4299, 8850, 3316, 2714, 5228, 7762, 4022, 7085)
+    assert rlscheduler.starts(10_000) == rlscheduler.starts(28_489) == drawn
+    assert max(rlscheduler.starts(2_100)) < 2_100 - rlscheduler.LENGTH
+    with pytest.raises(UsageError, match="too short"):
+        rlscheduler.starts(2_049)
+
+
+def test_the_published_waiting_time_stands_still():
+    """WFP3 with w = -(1 + s) is ((s + 1) / r)^3 n at any time."""
+    trace = log([(5, 2, 3), (9, 4, 2)])
+    load = workload.estimated(workload.of(trace, machines.of(trace, pooled=True)))
+    order = rlscheduler.HEURISTICS["wfp3_as_published"]
+    assert order.keys(load, np.arange(2), 77.0).tolist() == pytest.approx([2.0**3 * 2, 5.0**3 * 4])
+    assert not order.changing
+
+
+def test_jobs_take_whole_nodes_and_those_of_no_length_are_left_out():
+    """On nodes of eight processors a job of nine takes sixteen."""
+    trace = log([(0, 9, 5), (1, 8, 0), (2, 1, 5)], cores=2)
+    trace = Trace(trace.info, {"jobs": trace.jobs, "nodes": trace.nodes.with_columns(cpu_cores=8.0)})
+    assert rlscheduler.prepared(trace).jobs.select("job", "cpu_cores").rows() == [("0", 16.0), ("2", 8.0)]
+    uneven = trace.nodes.with_columns(cpu_cores=pl.Series([8.0, 4.0]))
+    with pytest.raises(UsageError, match="equal nodes"):
+        rlscheduler.prepared(Trace(trace.info, {"jobs": trace.jobs, "nodes": uneven}))
+
+
+def test_the_summary_is_the_same_for_the_same_generator():
+    """Interval around the mean, and no published figure for a log that nobody published one of."""
+    runs = pl.DataFrame(
+        {"log": "drawn", "heuristic": "sjf", "backfill": True, "sequence": range(10), "slowdown": np.arange(10.0)}
+    )
+    table = rlscheduler.summary(runs, np.random.default_rng(3))
+    assert table.equals(rlscheduler.summary(runs, np.random.default_rng(3)))
+    row = table.row(0, named=True)
+    assert row["mean"] == row["iqm"] == 4.5
+    assert 0.0 < row["low"] < 4.5 < row["high"] < 9.0
+    assert (row["published"], row["inside"]) == (None, None)
+
+
+@needs_log
+def test_the_published_means_are_met():
+    """Ten means of Lublin-1 within 0.5 %, six of them to the last printed digit."""
+    names = rlscheduler.published().filter(log="lublin_256")["heuristic"].unique().to_list()
+    table = rlscheduler.summary(rlscheduler.run(twin.read(LOG), sorted(names)), np.random.default_rng(0))
+    mean, told = table["mean"].to_numpy(), table["published"].to_numpy()
+    exact = np.abs(mean - told) < 0.00501
+    assert table.height == 10
+    assert mean == pytest.approx(told, rel=0.005)
+    assert exact[~table["backfill"].to_numpy()].all()
+    assert exact.sum() == EXACT
+    assert table["inside"].all()
+
+
+@needs_log
+def test_the_true_waiting_time_mends_what_was_published():
+    """Without backfilling WFP3 and UNICEP are then better than FCFS by far, where the published ones are worse."""
+    runs = rlscheduler.run(twin.read(LOG), ("wfp3", "unicep")).filter(~pl.col("backfill"), sequence=0)
+    assert runs["slowdown"].to_list() == pytest.approx([388.37446588633685, 405.30513303324784], rel=0.005)
+
+
+def test_an_unknown_heuristic_is_refused():
+    """With the known ones by name."""
+    with pytest.raises(UsageError, match="fcfs"):
+        rlscheduler.run(log([(0, 1, 1)]), ["best"])

@@ -1,0 +1,118 @@
+"""A running twin as a file, and back: plain arrays, nothing that a later version could not read.
+
+Only what changes is kept. The jobs, the machines and the scheduler are given again, and a fingerprint refuses others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+import simpy
+
+from twin.engine.jobs.machines import Machines
+from twin.engine.jobs.simulator import JobTwin, Outage, Scheduler
+from twin.engine.jobs.workload import Workload
+from twin.errors import SimulationError
+
+FORMAT_VERSION = 1
+_NOTE = "note:"
+
+
+def save(twin: JobTwin, path: Path) -> None:
+    """Write the twin's state to `path` (.npz); the file appears whole or not at all.
+
+    Raises:
+        SimulationError: a rule of the scheduler remembers something that is no array.
+    """
+    held = [(job, machine, count, len(dev)) for job, h in twin.held.items() for machine, count, dev in h]
+    devices = [d for h in twin.held.values() for _, _, dev in h for d in dev]
+    odd = [name for name, value in twin.notes.items() if not isinstance(value, np.ndarray)]
+    if odd:
+        raise SimulationError(f"the scheduler's note {odd[0]!r} is no array and cannot be saved; fork the twin instead")
+    state: dict[str, Any] = {
+        "format_version": FORMAT_VERSION,
+        "fingerprint": np.frombuffer(fingerprint(twin.workload, twin.machines, twin.outages), np.uint8),
+        "clock": np.array([twin.now_s, twin._next]),
+        "queue": _table(twin.queue, 2),
+        "running": _table(twin.running, 2),
+        "agenda": _table(twin._agenda, 4),
+        "history": _table(twin.history, 5),
+        "held": _table(held, 4).astype(np.int64),
+        "devices": np.array(devices, dtype=np.int64),
+        "closed": _table(twin._closed.items(), 2).astype(np.int64),
+        "waits_for": twin.waits_for,
+        **twin.columns,
+        **{_NOTE + name: value for name, value in twin.notes.items()},
+    }
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("wb") as file:
+        np.savez(file, allow_pickle=False, **state)
+    os.replace(partial, path)
+
+
+def load(
+    path: Path, workload: Workload, machines: Machines, scheduler: Scheduler, outages: tuple[Outage, ...] = ()
+) -> JobTwin:
+    """The twin that was saved, ready to run on.
+
+    Raises:
+        SimulationError: the file cannot be read, or was saved with other jobs, machines or outages.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            state = dict(file)
+    except (OSError, ValueError, BadZipFile) as error:
+        raise SimulationError(f"{path}: no saved twin can be read from it ({error})") from error
+    if int(state.get("format_version", 0)) != FORMAT_VERSION:
+        raise SimulationError(f"{path}: not of format {FORMAT_VERSION}; save the twin again with this version")
+    if state["fingerprint"].tobytes() != fingerprint(workload, machines, outages):
+        raise SimulationError(f"{path}: saved with other jobs, machines or outages than those given; give the same")
+    twin = JobTwin(workload, machines, scheduler, outages=outages)
+    twin.now_s, twin._next = float(state["clock"][0]), int(state["clock"][1])
+    twin.columns = {name: state[name] for name in twin.columns}
+    twin.waits_for = state["waits_for"]
+    twin.queue = [(key, int(job)) for key, job in state["queue"].tolist()]
+    twin.running = [(end_s, int(job)) for end_s, job in state["running"].tolist()]
+    twin._agenda = [
+        (time_s, int(kind), int(what), int(attempt)) for time_s, kind, what, attempt in state["agenda"].tolist()
+    ]
+    twin.history = [(int(j), int(m), int(n), a, b) for j, m, n, a, b in state["history"].tolist()]
+    twin.notes = {name.removeprefix(_NOTE): value for name, value in state.items() if name.startswith(_NOTE)}
+    _hold(twin, state["held"].tolist(), state["devices"].tolist())
+    twin._closed = dict(state["closed"].tolist())
+    for machine, count in twin._closed.items():
+        if count:
+            twin.capacity.close(machine)
+    twin._wire(simpy.Environment(twin.now_s))
+    return twin
+
+
+def _hold(twin: JobTwin, held: list[list[int]], devices: list[int]) -> None:
+    """Let jobs hold again what they held, on the very same devices."""
+    at = 0
+    for job, machine, count, number in held:
+        mine = tuple(devices[at : at + number])
+        at += number
+        twin.held[job] = (*twin.held.get(job, ()), (machine, count, mine))
+        twin.capacity.hold(job, machine, count, mine)
+
+
+def _table(rows: Iterable[tuple[float, ...]], width: int) -> np.ndarray:
+    return np.array(list(rows), dtype=np.float64).reshape(-1, width)
+
+
+def fingerprint(workload: Workload, machines: Machines, outages: tuple[Outage, ...]) -> bytes:
+    """16 bytes that differ where the jobs, the machines or the outages do."""
+    h = hashlib.blake2b(digest_size=16)
+    for column in (workload.submit_s, workload.request, workload.instances, workload.limit_s, workload.run_s):
+        h.update(np.ascontiguousarray(column).tobytes())
+    for column in (workload.cancel_s, workload.parents, workload.job_class, workload.fits_kind, machines.capacity):
+        h.update(np.ascontiguousarray(column).tobytes())
+    h.update(repr((machines.names, outages)).encode())
+    return h.digest()

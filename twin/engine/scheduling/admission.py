@@ -1,0 +1,139 @@
+"""Who may start at all at this moment, whatever room there is: opening hours, quotas, waiting for clean power.
+
+A job that may not start now is not in anyone's way: the scheduler does not see it until it may.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import lru_cache
+from typing import TYPE_CHECKING, Protocol
+from zoneinfo import ZoneInfo
+
+import numpy as np
+
+from twin.engine.jobs.machines import CPU, GPU, UNITS
+from twin.engine.jobs.workload import NEVER
+from twin.errors import UsageError
+
+if TYPE_CHECKING:
+    from twin.engine.jobs.simulator import JobTwin
+
+May = Callable[[int], bool]
+"""May this job start now?"""
+
+
+class Admission(Protocol):
+    """A rule about who may start now."""
+
+    def look(self, twin: JobTwin) -> tuple[May, float]:
+        """The rule as of `twin.now_s`, and when to look again even if nothing happens until then (seconds)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """Nothing that starts may, by its estimate, run over a boundary: certain hours of working days.
+
+    With boundaries at 8 and 17 o'clock short jobs have the machines during the day, long ones at night and the
+    longest at weekends. `epoch` is the wall-clock time of second 0 (ISO 8601), `zone` whose hours are meant.
+    """
+
+    epoch: str
+    zone: str
+    hours: tuple[int, ...] = (8, 17)
+    working_days: tuple[int, ...] = (0, 1, 2, 3, 4)  # Monday is 0
+
+    def __post_init__(self) -> None:
+        if not self.hours or not self.working_days:
+            raise UsageError("windows need at least one hour and one working day, e.g. hours=[8, 17]")
+
+    def look(self, twin: JobTwin) -> tuple[May, float]:
+        """Who ends by the next boundary; look again there."""
+        boundary_s = self.next_s(twin.now_s)
+        limit_s, left_s = twin.limit_s, boundary_s - twin.now_s
+        return lambda job: limit_s[job] <= left_s, boundary_s
+
+    def next_s(self, now_s: float) -> float:
+        """The first boundary after `now_s`, in seconds of the twin."""
+        for boundary_s in _boundaries(self, int(now_s // 86_400)):
+            if boundary_s > now_s:
+                return boundary_s
+        raise UsageError(f"no boundary within two weeks of second {now_s:g}")
+
+
+@lru_cache(maxsize=4096)
+def _boundaries(windows: Windows, day: int) -> tuple[float, ...]:
+    """The boundaries of two weeks from the day before that day of the twin on."""
+    zone = ZoneInfo(windows.zone)
+    epoch = datetime.fromisoformat(windows.epoch)
+    epoch = epoch.replace(tzinfo=zone) if epoch.tzinfo is None else epoch
+    first = (epoch + timedelta(days=day - 1)).astimezone(zone).date()
+    days = [first + timedelta(days=i) for i in range(15)]
+    stamps = [
+        datetime(d.year, d.month, d.day, hour, tzinfo=zone)
+        for d in days
+        if d.weekday() in windows.working_days
+        for hour in sorted(windows.hours)
+    ]
+    return tuple((stamp - epoch).total_seconds() for stamp in stamps)
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """At most so many cores, GPUs and jobs of one user run at a time; None is no bound. `users` = () is everyone."""
+
+    cpu_cores: float | None = None
+    gpus: float | None = None
+    jobs: int | None = None
+    users: tuple[str, ...] = ()
+
+    def look(self, twin: JobTwin) -> tuple[May, float]:
+        """Whoever stays within the quota together with what runs; it changes only when jobs start or end."""
+        load = twin.workload
+        bound = np.array([self.cpu_cores, self.gpus, self.jobs], dtype=np.float64)  # None becomes NaN: no bound
+        meant = [not self.users or user in self.users for user in load.users]
+
+        def may(job: int) -> bool:
+            user = int(load.user[job])
+            if not meant[user]:
+                return True
+            return not np.any(twin.user_holds(user) + _asks(twin, job) > bound)
+
+        return may, NEVER
+
+
+def _asks(twin: JobTwin, job: int) -> np.ndarray:
+    request, instances = twin.workload.request[job], twin.workload.instances[job]
+    return np.array([request[CPU] / UNITS[CPU] * instances, request[GPU] / UNITS[GPU] * instances, 1.0])
+
+
+@dataclass(frozen=True, slots=True)
+class CleanHours:
+    """Jobs that can wait start in hours that a forecast calls clean, and at their latest start in any case.
+
+    A job can wait as long as its deadline and estimate leave it time; one without a deadline cannot. An hour is clean
+    where the forecast made at that very hour lies in the lowest `share` of what it says about the coming
+    `horizon_h` hours. `forecast(hour)` sees the past of that hour only: it is a forecast, never the true future.
+    """
+
+    forecast: Callable[[int], Sequence[float]]
+    share: float = 0.3
+    horizon_h: int = 24
+
+    def look(self, twin: JobTwin) -> tuple[May, float]:
+        """Everyone in a clean hour, else whoever can wait no longer; look again at the next hour."""
+        hour = int(twin.now_s // 3600)
+        next_s = (hour + 1) * 3600.0
+        coming = np.asarray(self.forecast(hour), dtype=np.float64)[: self.horizon_h]
+        if not len(coming) or coming[0] <= np.quantile(coming, self.share):
+            return lambda _job: True, next_s
+        load, limit_s = twin.workload, twin.limit_s
+
+        def may(job: int) -> bool:
+            deadline_s = load.deadline_s[job]
+            return bool(np.isinf(deadline_s) or deadline_s - limit_s[job] < next_s)
+
+        return may, next_s
