@@ -1,6 +1,6 @@
 """The published comparison of placement policies for GPU-sharing pods, repeated on the recorded cluster.
 
-    python -m experiments.openb FOLDER [--seeds 10] [--lists default cpu050] [--policies best_fit fgd]
+    python -m experiments.openb FOLDER --seeds 10 [--lists default cpu050] [--policies best_fit fgd]
 
 Alibaba's GPU cluster of 2023 ("openb": 1,213 nodes with 6,212 GPUs) is filled with recorded pods, in random order, that
 ask for 130 % of its GPUs, and nothing ever ends: how much of the GPUs is allocated, after how much was asked for?
@@ -19,23 +19,25 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
+from experiments.display import Display
+from experiments.study import Study, Titled, beside, interval, positive, published
 from twin.engine.scheduling.gpu import POLICIES, fill
 from twin.engine.scheduling.gpu_pods import ANY_MODEL, WHOLE, GpuNodes, Ints, Pods, empty_nodes, typical_pods
-from twin.errors import TraceError, UsageError, WorkbenchError
+from twin.errors import TraceError, UsageError
 from twin.seeds import child
 
 LISTS = ("default", "cpu050", "gpushare60", "gpuspec33", "multigpu50")
 RATIO = 1.3
 """GPU asked for by all pods together, relative to what the cluster has."""
 FIRST_SEED = 42
+PUBLISHED_SEEDS = 10
 
-_PUBLISHED = Path(__file__).parent / "published" / "openb.csv"
 _KEY = ("list", "policy", "arrived_percent")
 _NODES = {"cpu_milli": pl.Int64, "memory_mib": pl.Int64, "gpu": pl.Int64, "model": pl.String}
 _PODS = {"name": pl.String, "cpu_milli": pl.Int64, "memory_mib": pl.Int64, "num_gpu": pl.Int64, "gpu_milli": pl.Int64}
@@ -160,57 +162,48 @@ def run(folder: Path, pod_list: str, policy: str, seed: int, ratio: float = RATI
     )
 
 
-def study(folder: Path, lists: Iterable[str], policies: Sequence[str], seeds: Sequence[int]) -> pl.DataFrame:
-    """The rows of `run` for every list, policy and seed; raises what `run` raises."""
-    return pl.concat([run(folder, name, policy, seed) for name in lists for policy in policies for seed in seeds])
-
-
-def published() -> pl.DataFrame:
-    """The published figures: list, policy, arrived_percent, mean_percent and sd_percent of the allocated GPU."""
-    return pl.read_csv(_PUBLISHED)
+def study(folder: Path, pod_list: str, policies: Sequence[str], seeds: Sequence[int]) -> pl.DataFrame:
+    """The rows of `run` for every policy and seed on a list; raises what `run` raises."""
+    return pl.concat([run(folder, pod_list, policy, seed) for policy in policies for seed in seeds])
 
 
 def summary(runs: pl.DataFrame) -> pl.DataFrame:
-    """Mean and spread over the seeds where a mean was published, and how far from it.
+    """Mean and spread over the seeds where a mean was published, and how far from it, in percent of the GPUs.
 
-    Columns: list, policy, arrived_percent, seeds, mean_percent and sd_percent (allocated GPU; the sample's standard
-    deviation, null for one seed), fragmented_percent (mean), published_percent, published_sd_percent,
-    difference_percent (mean less published mean, in percentage points).
+    Columns: list, policy, arrived_percent, seeds, mean, low, high (allocated GPU; null for too few seeds), sd (the
+    sample's standard deviation, null for one seed), fragmented (mean), published, published_sd, difference, inside,
+    standard_errors (the difference in units of its standard error, since the published mean is one of ten draws too).
     """
-    allocated = pl.col("allocated_percent")
-    measured = runs.group_by(_KEY, maintain_order=True).agg(
-        seeds=pl.col("seed").n_unique(),
-        mean_percent=allocated.mean(),
-        sd_percent=allocated.std(),
-        fragmented_percent=pl.col("fragmented_percent").mean(),
-    )
-    known = published().rename({"mean_percent": "published_percent", "sd_percent": "published_sd_percent"})
-    both = measured.join(known, on=_KEY, how="inner", maintain_order="left")
-    return both.with_columns(difference_percent=pl.col("mean_percent") - pl.col("published_percent"))
+    known = published("openb")
+    rows = []
+    for key, group in runs.join(known, on=_KEY, how="semi").group_by(_KEY, maintain_order=True):
+        values = group["allocated_percent"]
+        ends = interval(values.to_numpy(), child(0, "/".join(map(str, key))))
+        rows.append((*key, len(values), values.mean(), *ends, values.std(), group["fragmented_percent"].mean()))
+    names = ("seeds", "mean", "low", "high", "sd", "fragmented")
+    numbers = {"seeds": pl.Int64} | dict.fromkeys(names[1:], pl.Float64)
+    kept = {name: runs.schema[name] for name in _KEY}
+    both = beside(pl.DataFrame(rows, schema={**kept, **numbers}, orient="row"), known, _KEY)
+    variance = pl.col("sd") ** 2 / pl.col("seeds") + pl.col("published_sd") ** 2 / PUBLISHED_SEEDS
+    return both.with_columns(standard_errors=pl.col("difference") / variance.sqrt())
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Prints the summary of a study; 0, or the exit code of what went wrong."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.openb",
-        description="Fill the openb GPU cluster and compare with the published means.",
-    )
-    parser.add_argument("folder", type=Path, help="where the published lists lie")
-    parser.add_argument("--seeds", type=int, default=10, help="how many, from 42 on (default: 10)")
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="where the published lists lie")
+    parser.add_argument("--seeds", type=positive, default=10, help="how many, from 42 on (default: 10)")
     parser.add_argument("--lists", nargs="+", choices=LISTS, default=LISTS, help="pod lists (default: all)")
     parser.add_argument("--policies", nargs="+", choices=POLICIES, default=POLICIES, help="(default: all)")
-    given = parser.parse_args(arguments)
-    if given.seeds < 1:
-        parser.error("--seeds must be at least 1")
-    try:
-        runs = study(given.folder, given.lists, given.policies, range(FIRST_SEED, FIRST_SEED + given.seeds))
-    except WorkbenchError as error:
-        sys.stderr.write(f"{type(error).__name__}: {error}\n")
-        return error.exit_code
-    with pl.Config(tbl_rows=-1, tbl_cols=-1, tbl_width_chars=200, float_precision=2, tbl_hide_dataframe_shape=True):
-        sys.stdout.write(f"{summary(runs)}\n")
-    return 0
 
+
+def _tables(given: argparse.Namespace, display: Display) -> Iterator[Titled]:
+    seeds = range(FIRST_SEED, FIRST_SEED + given.seeds)
+    for name in given.lists:
+        with display.phase(f"{name}: {len(given.policies)} policies, {given.seeds} seeds"):
+            found = summary(study(given.folder, name, given.policies, seeds))
+        yield f"{name}: allocated GPU in percent of the cluster's", found.drop("list")
+
+
+STUDY = Study("openb", "Fill the openb GPU cluster and compare with the published means.", _arguments, _tables)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(STUDY.main())

@@ -1,6 +1,6 @@
 """The published comparison of queue disciplines by RLScheduler's protocol, repeated on a log.
 
-    python -m experiments.rlscheduler LOG.swf [--seed 1]
+    python -m experiments.rlscheduler LOG.swf [LOG.swf ...]
 
 Ten sequences of 1,024 consecutive jobs each meet an empty cluster, once with and once without backfilling
 (`scheduling.committed`); a sequence is worth its mean bounded slowdown, a heuristic the mean of its sequences. Protocol
@@ -20,7 +20,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -29,13 +29,15 @@ import numpy as np
 import polars as pl
 
 import twin
+from experiments.display import Display
 from experiments.intervals import iqm
+from experiments.study import Study, Titled, beside, interval, published
 from twin.engine.jobs import machines, workload
 from twin.engine.jobs.simulator import JobTwin, Scheduler
 from twin.engine.jobs.workload import F8, I8, Workload
 from twin.engine.scheduling.committed import Committed
 from twin.engine.scheduling.orders import F1, Fcfs, Order, Sjf, Unicep, Wfp3
-from twin.errors import UsageError, WorkbenchError
+from twin.errors import UsageError
 from twin.seeds import child
 from twin.trace.trace import Trace
 
@@ -47,10 +49,7 @@ SLICE = 10_000
 
 _SEED = 1
 _SHORTEST_S = 10.0
-_RESAMPLES = 10_000
-_PUBLISHED = Path(__file__).parent / "published" / "rlscheduler.csv"
 _KEY = ("log", "heuristic", "backfill")
-_AS_RUN = "waited -(1 + s), as published"
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,48 +152,40 @@ def run(trace: Trace, heuristics: Iterable[str] = tuple(HEURISTICS)) -> pl.DataF
     return pl.DataFrame(rows, schema=[*_KEY, "sequence", "slowdown"], orient="row")
 
 
-def published() -> pl.DataFrame:
-    """The published means: log, heuristic, backfill, mean."""
-    return pl.read_csv(_PUBLISHED)
-
-
-def summary(runs: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame:
+def summary(runs: pl.DataFrame) -> pl.DataFrame:
     """Each heuristic's mean over the sequences, how sure it is, and the published mean where there is one.
 
-    Columns: log, heuristic, backfill, mean, iqm, low, high (95 % percentile bootstrap of the mean over sequences),
-    published, inside (is the published mean between low and high? null where there is none), note.
+    Columns: log, heuristic, backfill, mean, iqm, low, high (95 % bootstrap of the mean over the sequences), published,
+    difference, inside.
     """
     rows = []
     for key, group in runs.group_by(_KEY, maintain_order=True):
         values = group["slowdown"].to_numpy()
-        draws = values[rng.integers(len(values), size=(_RESAMPLES, len(values)))].mean(axis=1)
-        rows.append((*key, values.mean(), iqm(values), *np.quantile(draws, [0.025, 0.975])))
-    measured = pl.DataFrame(rows, schema=[*_KEY, "mean", "iqm", "low", "high"], orient="row")
-    known = published().rename({"mean": "published"})
-    both = measured.join(known, on=_KEY, how="left", maintain_order="left")
-    as_run = pl.col("heuristic").str.ends_with("_as_published")
-    note = pl.when(as_run).then(pl.lit(_AS_RUN)).otherwise(pl.lit(""))
-    return both.with_columns(inside=pl.col("published").is_between("low", "high"), note=note)
+        ends = interval(values, child(0, "/".join(map(str, key))))
+        rows.append((*key, float(values.mean()), iqm(values), *ends))
+    kept = {name: runs.schema[name] for name in _KEY}
+    numbers = dict.fromkeys(("mean", "iqm", "low", "high"), pl.Float64)
+    return beside(pl.DataFrame(rows, schema={**kept, **numbers}, orient="row"), published("rlscheduler"), _KEY)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Prints the summary of a log; 0, or the exit code of what went wrong."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.rlscheduler",
-        description="Run RLScheduler's heuristics on a log and compare with the published means.",
-    )
-    parser.add_argument("log", type=Path, help="a job log in the Standard Workload Format")
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
-    given = parser.parse_args(arguments)
-    try:
-        table = summary(run(twin.read(given.log)), child(given.seed, "rlscheduler/bootstrap"))
-    except WorkbenchError as error:
-        sys.stderr.write(f"{type(error).__name__}: {error}\n")
-        return error.exit_code
-    with pl.Config(tbl_rows=-1, tbl_cols=-1, tbl_width_chars=200, float_precision=2, tbl_hide_dataframe_shape=True):
-        sys.stdout.write(f"{table}\n")
-    return 0
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    told = "job logs in the Standard Workload Format"
+    parser.add_argument("logs", type=Path, nargs="+", metavar="LOG", help=told)
 
+
+def _tables(given: argparse.Namespace, display: Display) -> Iterator[Titled]:
+    for path in given.logs:
+        with display.phase(f"{path.name}: {len(HEURISTICS)} heuristics, {SEQUENCES} sequences"):
+            found = summary(run(twin.read(path)))
+        yield f"{path.name}: mean bounded slowdown", found.drop("log")
+
+
+STUDY = Study(
+    "rlscheduler",
+    "Run RLScheduler's heuristics on logs and compare with the published means.",
+    _arguments,
+    _tables,
+)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(STUDY.main())

@@ -5,6 +5,7 @@ config.yaml     the whole configuration; defaults.yaml the same without this run
 timing.json     wall seconds per phase and peak memory (the only file that differs between equal runs)
 tables/         Parquet tables as `twin/trace/schema` describes them
 runs/<scenario>--<controller>/   the tables of single runs that are shown
+jobs/           the tables of a replay of jobs
 policies/ verdicts/ bundles/ bridge/ fidelity.json learning.json   what the verbs add
 """
 
@@ -160,9 +161,10 @@ def _comparable(config: Any) -> dict[str, Any]:  # noqa: ANN401 - a configuratio
 
 def _facts(trace: Trace | None) -> dict[str, Any]:
     if trace is None:
-        return {"name": "", "digest": "", "source": "", "licence": "", "sha256": "", "notes": [], "missing": []}
+        nothing = dict.fromkeys(("name", "digest", "source", "licence", "sha256", "epoch"), "")
+        return {**nothing, "notes": [], "missing": []}
     known = asdict(trace.info)
-    kept = {key: known[key] for key in ("name", "source", "licence", "sha256", "notes", "missing")}
+    kept = {key: known[key] for key in ("name", "source", "licence", "sha256", "epoch", "notes", "missing")}
     return {**kept, "digest": trace.digest()}
 
 

@@ -44,6 +44,38 @@ class Simulate(Scene):
 
 
 @dataclass
+class Checkpoints:
+    """How often jobs write their state and what it takes them."""
+
+    interval_s: float | None = MISSING
+    cost_s: float = MISSING
+
+
+@dataclass
+class Schedule(Common):
+    """Recorded jobs under a scheduler."""
+
+    trace: Any = MISSING
+    machines: Any = MISSING
+    order: Any = MISSING
+    backfill: Any = MISSING
+    placement: Any = MISSING
+    admission: dict[str, Any] = MISSING
+    outages: Any = MISSING
+    engine: Any = MISSING
+    replay: str = MISSING
+    until_s: float | None = MISSING
+    kill: bool = MISSING
+    retries: int = MISSING
+    preempts: bool = MISSING
+    checkpoint: Checkpoints = MISSING
+    piece_cores: float | None = MISSING
+    missing_run_s: float | None = MISSING
+    missing_limit_s: float | None = MISSING
+    largest: int = MISSING
+
+
+@dataclass
 class Train(Scene):
     """Policies from one learner over many seeds, and the choice between them."""
 
@@ -154,6 +186,7 @@ class Recordings(Common):
 
 CONFIGS: dict[str, type] = {
     "simulate": Simulate,
+    "schedule": Schedule,
     "train": Train,
     "backtest": Backtest,
     "benchmark": Benchmark,

@@ -15,6 +15,8 @@ from experiments import display
 from twin.trace import tables
 
 _HEADLINE = ("score", "cost_usd", "late_ratio", "slo_violation_min", "utilisation_ratio", "scale_events")
+_HEADLINE += ("wait_mean_s", "bounded_slowdown_mean", "deadline_miss_ratio", "utilisation_cpu_ratio")
+_HIGHER = ("utilisation_ratio", "utilisation_cpu_ratio")
 
 
 class SweepTable(Callback):
@@ -42,6 +44,7 @@ def read(folder: Path) -> list[dict[str, Any]]:
         kpis = Path(noted["folder"]) / "tables" / "kpis.parquet"
         if not noted["error"] and kpis.exists():
             scored = tables.read(kpis, "kpis").filter(pl.col("kpi").is_in(_HEADLINE))
+            scored = scored.sort(pl.col("entity") == "cluster", maintain_order=True)  # the whole where it is scored
             row.update(dict(scored.select("kpi", "value").iter_rows()))
         rows.append({**row, "error": noted["error"]})
     columns = dict.fromkeys(column for row in rows for column in row if column != "error")
@@ -66,10 +69,10 @@ def _columns(overrides: list[str]) -> dict[str, str]:
 
 
 def marked(frame: pl.DataFrame) -> pl.DataFrame:
-    """The table with a star at the best value of each KPI (all but utilisation: the lowest)."""
+    """The table with a star at the best value of each KPI (of utilisation the highest, else the lowest)."""
     marks = []
     for kpi in (k for k in _HEADLINE if k in frame.columns):
-        best = pl.col(kpi).max() if kpi == "utilisation_ratio" else pl.col(kpi).min()
+        best = pl.col(kpi).max() if kpi in _HIGHER else pl.col(kpi).min()
         star = pl.when(pl.col(kpi) == best).then(pl.lit(" *")).otherwise(pl.lit(""))
         marks.append(
             pl.when(pl.col(kpi).is_null()).then(None).otherwise(pl.col(kpi).round(5).cast(pl.String) + star).alias(kpi)

@@ -25,7 +25,7 @@ def _identity(run: RunFolder) -> Facts:
         "trace": run.identity.get("trace") or {},
         "facts": _facts(run),
         "scale": views.demand_scale(run.identity),
-        "differences": views.differences(run),
+        "differences": views.differences(run.config, run.defaults),
         "inventory": _inventory(run.identity),
     }
 

@@ -98,8 +98,8 @@ def read(folder: Path) -> RunFolder:
     return RunFolder(
         path=folder,
         identity=identity,
-        config=_text(folder / "config.yaml"),
-        defaults=_text(folder / "defaults.yaml"),
+        config=text_of(folder / "config.yaml"),
+        defaults=text_of(folder / "defaults.yaml"),
         timing=document(folder / "timing.json") or {},
         results=table_of(folder / "tables", "results"),
         summary=table_of(folder / "tables", "summary"),
@@ -146,7 +146,8 @@ def table_of(folder: Path, table: str) -> pl.DataFrame | None:
     return tables.read(path, table) if path.is_file() else None
 
 
-def _text(path: Path) -> str | None:
+def text_of(path: Path) -> str | None:
+    """What a text file holds, or None when there is none."""
     return path.read_text(encoding="utf-8") if path.is_file() else None
 
 

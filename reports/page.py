@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from reports import folder, offline, recording
+from reports import folder, jobs, offline, recording
 from reports.context import context
 from reports.drawing import draw
 from reports.folder import RunFolder
@@ -16,8 +16,11 @@ def write(run: Path) -> Path:
     Raises UsageError when `run` is no folder that a verb wrote, TraceError or SchemaError when one of its files is
     damaged; an older page then stays as it was.
     """
-    if folder.identity_of(run).get("kind") == recording.KIND:
+    identity = folder.identity_of(run)
+    if identity.get("kind") == recording.KIND:
         return recording.write(run)
+    if identity.get("verb") == jobs.VERB:
+        return jobs.write(run)
     return offline.put(render(folder.read(run)), run)
 
 

@@ -33,7 +33,7 @@ _LINES = 6
 _TICKS_S = (0.001, 0.01, 0.1, 1, 10, 60, 600, 3_600, 21_600, 86_400, 604_800, 2_592_000, 31_536_000)
 _STEPS_S = (1, 5, 10, 30, 60, 300, 600, 1_800, 3_600, 7_200, 21_600, 43_200, 86_400, 172_800, 604_800, 2_592_000)
 _MOST_TICKS = 8
-_TIME_LABEL = (
+TIME_LABEL = (
     "datum.value == 0 ? '0' : abs(datum.value) < 1 ? format(datum.value * 1000, '~g') + ' ms' : "
     "abs(datum.value) < 60 ? format(datum.value, '~g') + ' s' : "
     "abs(datum.value) < 3600 ? format(datum.value / 60, '~g') + ' min' : "
@@ -133,7 +133,7 @@ def _duration_axis(title: str, low: float, high: float, *, wide: bool) -> alt.Ax
         step = next((float(t) for t in _STEPS_S if (high - low) / t <= _MOST_TICKS), math.inf)
         ticks = [k * step for k in range(math.ceil(low / step), math.floor(high / step) + 1)] if step < math.inf else []
     shown = ticks if len(ticks) > 1 else alt.Undefined
-    return alt.Axis(title=title, labelExpr=_TIME_LABEL, tickCount=6, labelOverlap=True, values=shown)
+    return alt.Axis(title=title, labelExpr=TIME_LABEL, tickCount=6, labelOverlap=True, values=shown)
 
 
 def compared(name: str, curves: pl.DataFrame) -> Figure:

@@ -62,6 +62,15 @@ class Figure:
 
 
 @dataclass(frozen=True, slots=True)
+class Panel:
+    """What one panel draws: rows of series, time_s, bin_s, value, low, high, and what the nodes have (0: not drawn)."""
+
+    title: str
+    rows: pl.DataFrame
+    limit: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Clock:
     """The wall clock of second 0: `base_ms` on the time axis, what the axis is called, and whether it was told."""
 
@@ -106,9 +115,13 @@ def timeline(
         at: the clock of second 0.
         capacity: what the nodes have, by quantity: drawn as a line; 0 is not drawn.
     """
+    return stacked(name, [panel for q in quantities for panel in _panels(load, q, capacity.get(q))], at)
+
+
+def stacked(name: str, panels: Sequence[Panel], at: Clock) -> Figure | None:
+    """The panels on one clock, with a strip below that zooms them and shows the first; None without any."""
     import altair as alt
 
-    panels = [panel for quantity in quantities for panel in _panels(load, quantity)]
     if not panels:
         return None
     lines = sum(panel.rows["series"].n_unique() for panel in panels)
@@ -117,33 +130,26 @@ def timeline(
     ends = [min(_known(rows_["time_s"].min()) for rows_ in thin), max(_end_s(rows_) for rows_ in thin)]
     ground = _Ground(name, at)
     drawn = [
-        ground.panel(k, panel.title, rows_, capacity.get(panel.quantity), labels=k == len(panels) - 1)
+        ground.panel(k, panel.title, rows_, panel.limit, labels=k == len(panels) - 1)
         for k, (panel, rows_) in enumerate(zip(panels, thin, strict=True))
     ]
     stack = alt.vconcat(*drawn, ground.strip()).resolve_scale(color="independent", strokeDash="independent")
     sets = {f"{name}_{k}": rows(_short(rows_)) for k, rows_ in enumerate(thin)}
     sets[f"{name}_ends"] = rows(pl.DataFrame({"t": ends}))
-    told = " ".join(_sentence(panel, at, capacity.get(panel.quantity)) for panel in panels)
+    told = " ".join(_sentence(panel, at) for panel in panels)
     return Figure(name, stack.properties(config=columned(4), datasets=sets), told)
 
 
-@dataclass(frozen=True, slots=True)
-class _Panel:
-    quantity: str
-    title: str
-    rows: pl.DataFrame
-
-
-def _panels(load: pl.DataFrame, quantity: str) -> list[_Panel]:
+def _panels(load: pl.DataFrame, quantity: str, limit: float | None) -> list[Panel]:
     """The panels of one quantity: lines of one unit can be compared, bands of usage need a panel of their own."""
     found = load.filter(pl.col("quantity").is_in([quantity, _BESIDE.get(quantity, quantity)]))
     label = pl.when(pl.col("series") != "").then("series").otherwise(pl.col("quantity").replace(_ALONE))
     found = found.with_columns(series=label)
     if quantity == "usage":
         split = found.partition_by("series", "unit", maintain_order=True)
-        return [_Panel(quantity, f"{rows_['series'][0]} ({rows_['unit'][0]})", rows_) for rows_ in split]
+        return [Panel(f"{rows_['series'][0]} ({rows_['unit'][0]})", rows_, limit) for rows_ in split]
     split = found.partition_by("unit", maintain_order=True)
-    return [_Panel(quantity, f"{_TITLES[quantity]} ({rows_['unit'][0]})", rows_) for rows_ in split]
+    return [Panel(f"{_TITLES[quantity]} ({rows_['unit'][0]})", rows_, limit) for rows_ in split]
 
 
 def thinned(frame: pl.DataFrame, most: int) -> pl.DataFrame:
@@ -306,7 +312,7 @@ class _Ground:
         return columns.encode(x, alt.X2("x2:T"), tooltip=[alt.Tooltip("clock:N", title="time"), *tips])
 
 
-def _sentence(panel: _Panel, at: Clock, limit: float | None) -> str:
+def _sentence(panel: Panel, at: Clock) -> str:
     """Means and the highest value of the first lines, in words."""
     told = []
     for line in panel.rows.partition_by("series", maintain_order=True)[:3]:
@@ -316,5 +322,5 @@ def _sentence(panel: _Panel, at: Clock, limit: float | None) -> str:
         told.append(f"{brief(peak['series'])} {mean} on average and {most} at most, in the bin from {when}")
     others = panel.rows["series"].n_unique() - 3
     more = f"; {others} more lines" if others > 0 else ""
-    room = f"; the nodes have {wording.number(limit)}" if limit else ""
+    room = f"; the nodes have {wording.number(panel.limit)}" if panel.limit else ""
     return f"{panel.title}: {'; '.join(told)}{more}{room}."

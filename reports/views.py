@@ -109,9 +109,9 @@ def _glyph(value: Any, low: Any, high: Any, mark: Any, tone: str) -> Glyph | Non
 # ---------------------------------------------------------------- identity and reproduction
 
 
-def differences(folder: RunFolder) -> Table | None:
-    """The configuration where it differs from its defaults; None when either is not recorded."""
-    if folder.config is None or folder.defaults is None:
+def differences(config: str | None, defaults: str | None) -> Table | None:
+    """The configuration where it differs from its defaults (YAML texts); None when either is not recorded."""
+    if config is None or defaults is None:
         return None
     rows = [
         Row(
@@ -121,7 +121,7 @@ def differences(folder: RunFolder) -> Table | None:
                 Cell(wording.DASH if here is None else here),
             )
         )
-        for key, default, here in difference(folder.config, folder.defaults)
+        for key, default, here in difference(config, defaults)
     ]
     return Table((Column("key"), Column("default"), Column("this run")), tuple(rows))
 

@@ -108,12 +108,12 @@ def kpis(
     if span_s and span_s[1] <= span_s[0]:
         raise UsageError(f"span_s={span_s} has no length: its end must lie after its start")
     told = measures(outcomes).filter(pl.col("submit_s").is_between(*span), pl.col("state") != "expected")
-    told = told.join(_used(jobs), on="job", how="left")
+    told = told.join(_used(jobs), on="job", how="left", maintain_order="left")
     if placements is None or machines is None:
         held = _assumed(outcomes, placements, span)
     else:
         held = _costed(_clipped(machines, placements, span), machines, placements, span, powered_h)
-    held = held.join(outcomes.select("job", "user", "queue"), on="job", how="left")
+    held = held.join(outcomes.select("job", "user", "queue"), on="job", how="left", maintain_order="left")
     frames = [_of(kind, told, held, machines, span) for kind in (CLUSTER, *by)]
     return tables.conform(pl.concat(frames), "kpis", "job_metrics")
 
@@ -176,7 +176,8 @@ def _of(
     kind: str, told: pl.DataFrame, held: pl.DataFrame, machines: Machines | None, span: tuple[float, float]
 ) -> pl.DataFrame:
     if kind == "pool":
-        told = told.join(held.select("job", "pool").drop_nulls().unique(), on="job")
+        pools = held.select("job", "pool").drop_nulls().unique(maintain_order=True)
+        told = told.join(pools, on="job", maintain_order="left_right")
     told, held = _labelled(told, kind), _labelled(held, kind)
     whole = pl.DataFrame({"entity": [CLUSTER] if kind == CLUSTER else []}, schema={"entity": pl.String})
     entities = pl.concat([whole, told.select("entity"), held.select("entity")]).unique().sort("entity")
@@ -259,7 +260,7 @@ def _fairness(told: pl.DataFrame, held: pl.DataFrame, kind: str) -> pl.DataFrame
     known = pl.col("user").is_not_null() & pl.lit(kind != "user")  # one user alone is neither fair nor unfair
     slow = told.filter(known).group_by(keys).agg(_slow=pl.col("bounded_slowdown").mean())
     share = held.filter(known).group_by(keys).agg(_share=(pl.col("cpu_cores") * pl.col("seconds")).sum())
-    users = slow.join(share, on=keys, how="full", coalesce=True)
+    users = slow.join(share, on=keys, how="full", coalesce=True).sort(keys)  # sums round by their order
     return users.group_by("entity").agg(
         fairness_slowdown=jain(pl.col("_slow")), fairness_core_share=jain(pl.col("_share").fill_null(0.0))
     )

@@ -47,6 +47,8 @@ def synthetic(count: int, machines: Machines) -> Workload:
         deadline_s=never,
         user=zeros,
         users=("u",),
+        group=np.zeros(count, dtype=np.int64),
+        groups=("",),
         queue=pl.repeat("", count, eager=True),
         fits_kind=np.ones((1, len(machines.kinds)), dtype=bool),
         job_class=zeros,

@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 from experiments import openb
+from experiments.study import published
 from twin.engine.scheduling.gpu import POLICIES
 from twin.engine.scheduling.gpu_pods import ANY_MODEL, Pods
 from twin.errors import TraceError, UsageError
@@ -28,7 +29,7 @@ FRAGMENTED = {  # published for the default list, in percent of the GPUs, when 8
 
 @pytest.fixture(scope="module")
 def runs() -> pl.DataFrame:
-    return openb.study(DATA, ["default"], POLICIES, [42, 43])
+    return openb.study(DATA, "default", POLICIES, [42, 43])
 
 
 @recorded
@@ -37,25 +38,26 @@ def test_allocation_is_the_published_one(runs: pl.DataFrame) -> None:
     found = openb.summary(runs)
     assert sorted(found["arrived_percent"]) == [100] * 6 + [130] * 6
     assert set(found["policy"]) == set(POLICIES)
-    assert (found["difference_percent"].abs() <= 1.0).all(), found
+    assert (found["difference"].abs() <= 1.0).all(), found
+    assert (found["standard_errors"].abs() <= 4.0).all(), found
 
 
 @recorded
 def test_policies_rank_as_published(runs: pl.DataFrame) -> None:
     """Two policies whose published means lie more than half a point apart; closer ones differ less than seeds do."""
     for _, at in openb.summary(runs).group_by("arrived_percent"):
-        measured, published = (at[name].to_numpy() for name in ("mean_percent", "published_percent"))
-        apart = published[:, None] - published > 0.5
+        measured, told = (at[name].to_numpy() for name in ("mean", "published"))
+        apart = told[:, None] - told > 0.5
         assert apart.sum() >= 12
         assert (measured[:, None] > measured)[apart].all()
 
 
 @recorded
-@pytest.mark.parametrize(("policy", "published"), FRAGMENTED.items())
-def test_fragmentation_is_the_published_one(runs: pl.DataFrame, policy: str, published: tuple[float, float]) -> None:
+@pytest.mark.parametrize(("policy", "told"), FRAGMENTED.items())
+def test_fragmentation_is_the_published_one(runs: pl.DataFrame, policy: str, told: tuple[float, float]) -> None:
     own = runs.filter(policy=policy).group_by("arrived_percent").agg(pl.col("fragmented_percent").mean())
     means = dict(own.iter_rows())
-    assert (means[80], means[130]) == pytest.approx(published, abs=0.5)
+    assert (means[80], means[130]) == pytest.approx(told, abs=0.5)
 
 
 @recorded
@@ -80,7 +82,7 @@ def test_the_lists_are_the_published_ones() -> None:
 
 
 def test_published_figures_are_whole() -> None:
-    assert sorted(openb.published().select("list", "policy", "arrived_percent").iter_rows()) == sorted(
+    assert sorted(published("openb").select("list", "policy", "arrived_percent").iter_rows()) == sorted(
         (name, policy, at) for name in openb.LISTS for policy in POLICIES for at in (100, 130)
     )
 
@@ -136,15 +138,23 @@ def test_models_bind_only_pods_with_gpu(folder: Path) -> None:
 
 
 def test_the_command_prints_means_beside_the_published_ones(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert openb.main([str(folder), "--seeds", "2", "--lists", "default", "--policies", "best_fit", "fgd"]) == 0
+    assert openb.STUDY.main([str(folder), "--seeds", "2", "--lists", "default", "--policies", "best_fit", "fgd"]) == 0
     printed = capsys.readouterr().out
-    assert "difference_percent" in printed
+    assert "difference" in printed
     assert "92.86" in printed
     assert "random" not in printed
 
 
+def test_six_seeds_tell_an_interval_and_two_do_not(folder: Path) -> None:
+    few, more = (openb.summary(openb.study(folder, "default", ["fgd"], range(n))) for n in (2, 6))
+    assert few["low"].null_count() == few.height > 0
+    assert (more["low"] <= more["mean"]).all()
+    assert (more["mean"] <= more["high"]).all()
+    assert more.equals(openb.summary(openb.study(folder, "default", ["fgd"], range(6))))
+
+
 def test_a_folder_without_the_lists_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert openb.main([str(tmp_path)]) == TraceError.exit_code
+    assert openb.STUDY.main([str(tmp_path)]) == TraceError.exit_code
     assert f"TraceError: {tmp_path / 'openb_node_list_gpu_node.csv'}: not a list of openb" in capsys.readouterr().err
 
 

@@ -9,7 +9,8 @@ import polars as pl
 import pytest
 
 from twin.engine.jobs import machines, outcomes, snapshot, workload
-from twin.engine.jobs.simulator import Checkpoint, JobTwin, Outage, Scheduler
+from twin.engine.jobs.scheduler import Checkpoint, Outage, Scheduler
+from twin.engine.jobs.simulator import JobTwin
 from twin.engine.scheduling import backfill, orders
 from twin.engine.scheduling.admission import CleanHours, Quota, Windows
 from twin.errors import SimulationError
@@ -65,7 +66,7 @@ def test_a_job_longer_than_any_window_is_told_not_waited_for() -> None:
     twin.run()
     told = outcomes.outcomes(twin).row(0, named=True)
     assert told["state"] == "waiting"
-    assert "admission" in told["reason"]
+    assert "working hours" in told["reason"]
 
 
 @pytest.mark.parametrize("rule", [backfill.Strict(), backfill.Greedy(), backfill.Easy()])
@@ -75,7 +76,7 @@ def test_a_quota_is_never_exceeded(rule: backfill.Backfill) -> None:
     most = np.zeros(3)
     while any(state < 4 for state in twin.columns["state"].tolist()):
         twin.run(twin.now_s + 600.0)
-        most = np.maximum(most, np.max([twin.user_holds(user) for user in range(3)], axis=0))
+        most = np.maximum(most, np.max([twin.owner_holds("user", job)[1] for job in range(len(twin.workload))], axis=0))
     assert 6 < most[0] <= 8
     assert most[2] == 3
 

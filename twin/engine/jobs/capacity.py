@@ -6,7 +6,8 @@ lowest machine of a level, or of those that a job accepts, is then a matter of a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
 
 import numpy as np
 
@@ -21,6 +22,18 @@ Spare = dict[int, list[int]]
 """What may be taken of some machines [resources], in small units; the others have no such bound."""
 
 
+class Ledger(Protocol):
+    """A count of its own that `Capacity.ledgers` keeps in step with what is taken and given back."""
+
+    def change(self, job: int, machine: int, instances: int, devices: tuple[int, ...]) -> None:
+        """That many instances came, or went (below 0), on these devices."""
+        ...
+
+    def copy(self) -> Ledger:
+        """The same, independent from now on."""
+        ...
+
+
 class Capacity:
     """Free cores, memory and GPUs of each machine; a closed machine gives nothing until it is opened again."""
 
@@ -29,6 +42,7 @@ class Capacity:
         self.machines, self.workload = machines, workload
         self.free = machines.capacity.copy()
         self.open = (1 << len(machines)) - 1
+        self.ledgers: dict[str, Ledger] = {}
         devices = machines.capacity[:, GPU] // WHOLE_GPU
         self.devices: dict[int, tuple[int, ...]] = {
             int(m): (WHOLE_GPU,) * int(devices[m]) for m in np.flatnonzero(devices)
@@ -58,6 +72,7 @@ class Capacity:
         twin.__dict__.update(self.__dict__)
         twin.free = self.free.copy(order="K")
         twin.devices = self.devices.copy()
+        twin.ledgers = {name: ledger.copy() for name, ledger in self.ledgers.items()}
         twin._levels = self._levels.copy()
         twin._view()
         return twin
@@ -160,12 +175,16 @@ class Capacity:
         """Take room for that many instances on these very devices."""
         self._change(job, machine, -instances)
         self._change_devices(job, machine, devices, -1)
+        for ledger in self.ledgers.values():
+            ledger.change(job, machine, instances, devices)
 
     def give_back(self, job: int, held: Held) -> None:
         """Free what the job held."""
         for machine, instances, devices in held:
             self._change(job, machine, instances)
             self._change_devices(job, machine, devices, 1)
+            for ledger in self.ledgers.values():
+                ledger.change(job, machine, -instances, devices)
 
     def _change_devices(self, job: int, machine: int, devices: tuple[int, ...], sign: int) -> None:
         if devices:
@@ -216,16 +235,26 @@ class Capacity:
 
 
 Ordering = Callable[[Capacity, int, int], Iterator[int]]
-"""Machines with room for a job among some, best first."""
+"""Machines with room for a job among some, best first.
+
+One that has a method `place(capacity, job, among, spare) -> Held | None` takes the room itself, as the function `place`
+below does.
+"""
 
 
-def place(capacity: Capacity, job: int, ordering: Ordering, spare: Spare | None = None) -> Held | None:
+def place(
+    capacity: Capacity, job: int, ordering: Ordering, spare: Spare | None = None, *, among: int | None = None
+) -> Held | None:
     """Take room for all instances of the job on the machines that `ordering` puts first; None and nothing, or all.
 
+    `among` are the machines that may be taken, as bits; by default all that are open and that the job accepts.
     Of the machines in `spare` no more is taken than that, and what is taken is subtracted there.
     """
+    among = capacity.candidates(job) if among is None else among
+    own_way = getattr(ordering, "place", None)
+    if own_way is not None:
+        return own_way(capacity, job, among, spare)
     left = capacity._instances[job]
-    among = capacity.candidates(job)
     if left == 1 and not spare:
         for machine in ordering(capacity, job, among):
             return ((machine, 1, capacity.take(job, machine, 1)),)
@@ -242,8 +271,13 @@ def place(capacity: Capacity, job: int, ordering: Ordering, spare: Spare | None 
             break
     if left:
         return None
-    for machine, count in chosen:
-        if spare and machine in spare:
-            need = capacity.workload.request[job].tolist()
-            spare[machine] = [have - count * each for have, each in zip(spare[machine], need, strict=True)]
+    if spare:
+        use_up(spare, capacity.workload.request[job].tolist(), chosen)
     return tuple((machine, count, capacity.take(job, machine, count)) for machine, count in chosen)
+
+
+def use_up(spare: Spare, request: list[int], chosen: Iterable[tuple[int, int]]) -> None:
+    """Subtract what instances of that request [resources] take of machines in `spare`; (machine, instances) each."""
+    for machine, count in chosen:
+        if machine in spare:
+            spare[machine] = [have - count * each for have, each in zip(spare[machine], request, strict=True)]

@@ -39,6 +39,19 @@ def work_kept_s(elapsed_s: ArrayLike, interval_s: ArrayLike, cost_s: ArrayLike) 
     return np.minimum(written * np.where(np.isfinite(interval), interval, 0.0), elapsed)
 
 
+def work_done_s(elapsed_s: ArrayLike, interval_s: ArrayLike, cost_s: ArrayLike) -> NDArray[np.float64]:
+    """Seconds of work done `elapsed_s` wall seconds after the start, written or not; all broadcast.
+
+    Raises:
+        SimulationError: an amount is negative or not a number.
+    """
+    elapsed, interval, cost = _checked(elapsed_s=elapsed_s, interval_s=interval_s, cost_s=cost_s)
+    cycles = np.floor(_intervals(elapsed, interval + cost))
+    each = np.where(np.isfinite(interval), interval, 0.0)  # without an interval there is no cycle to count
+    since = np.maximum(elapsed - cycles * (each + cost), 0.0)
+    return np.minimum(cycles * each + np.minimum(since, interval), elapsed)
+
+
 def _intervals(time_s: NDArray[np.float64], length_s: NDArray[np.float64]) -> NDArray[np.float64]:
     """How many of `length_s` fit into `time_s`, with fractions."""
     return np.divide(time_s, length_s, out=np.zeros(np.broadcast(time_s, length_s).shape), where=length_s > 0)

@@ -141,8 +141,8 @@ def from_nodes(nodes: pl.DataFrame, *, power: Mapping[str, Power] | None = None)
     unknown = sorted(set(power or {}) - set(pools))
     if unknown:
         raise SimulationError(f"power names the unknown pool {unknown[0]!r}; known: {list(pools)}")
-    if "gpus" in nodes.columns:
-        nodes = nodes.with_columns(pl.col("gpus").fill_null(0.0))
+    # nobody would leave out GPUs, as one does an ample memory
+    nodes = nodes.with_columns(gpus=_column(nodes, "gpus").fill_null(0.0))
     kinds, kind = _distinct(_labels(nodes))
     return Machines(
         names=tuple(nodes["node"]),

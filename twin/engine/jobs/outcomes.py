@@ -2,16 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from twin.engine.jobs.machines import CPU, GPU, MEMORY, UNITS
+from twin.engine.jobs.capacity import Held
+from twin.engine.jobs.explain import why_waiting
+from twin.engine.jobs.machines import CPU, GPU, MEMORY, UNITS, Machines
 from twin.engine.jobs.simulator import HELD, RUNNING, STATES, WAITING, JobTwin
+from twin.engine.jobs.workload import Workload
 from twin.trace import tables
 
 
-def outcomes(twin: JobTwin) -> pl.DataFrame:
+class Stand(Protocol):
+    """How a twin stands that is not the reference itself, with the names and meanings of `JobTwin`."""
+
+    workload: Workload
+    machines: Machines
+    now_s: float
+
+    @property
+    def columns(self) -> Mapping[str, NDArray]:
+        """What became of each job so far [jobs]."""
+        ...
+
+    @property
+    def held(self) -> Mapping[int, Held]:
+        """What each running job holds."""
+        ...
+
+    @property
+    def history(self) -> Sequence[tuple[float, ...]] | NDArray[np.float64]:
+        """What lay where and is over [rows, 5]: job, machine, instances, from, until."""
+        ...
+
+    def reference(self) -> JobTwin:
+        """The reference in the same state: it alone can tell why somebody waits."""
+        ...
+
+
+def outcomes(twin: JobTwin | Stand) -> pl.DataFrame:
     """The table `outcomes`: one row for each job that was to arrive, in order of arrival."""
     load, columns = twin.workload, twin.columns
     known = lambda name: pl.Series(columns[name]).replace(-1.0, None)  # noqa: E731 - never happened
@@ -23,7 +56,7 @@ def outcomes(twin: JobTwin) -> pl.DataFrame:
         {
             "job": load.names,
             "state": pl.Series([STATES[s] for s in columns["state"].tolist()], dtype=pl.String),
-            "reason": pl.Series(_reasons(twin), dtype=pl.String).replace("", None),
+            "reason": pl.Series(_reasons(twin, columns["state"]), dtype=pl.String).replace("", None),
             "submit_s": finite(load.submit_s),
             "start_s": known("start_s"),
             "end_s": known("end_s"),
@@ -48,72 +81,31 @@ def asked(amounts: NDArray[np.float64]) -> pl.Series:
     return pl.Series(np.where(amounts > 0, amounts, np.nan)).fill_nan(None)
 
 
-def _reasons(twin: JobTwin) -> list[str]:
+def _reasons(twin: JobTwin | Stand, state: NDArray[np.int8]) -> list[str]:
     reasons = list(twin.workload.refused)
-    for job in np.flatnonzero(np.isin(twin.columns["state"], (HELD, WAITING))).tolist():
-        reasons[job] = why_waiting(twin, job)
+    waiting = np.flatnonzero(np.isin(state, (HELD, WAITING))).tolist()
+    if waiting:
+        teller = twin if isinstance(twin, JobTwin) else twin.reference()
+        for job in waiting:
+            reasons[job] = why_waiting(teller, job)
     return reasons
 
 
-def why_waiting(twin: JobTwin, job: int) -> str:
-    """One sentence on what the job waits for now; raises nothing: a job that does not wait has none ("")."""
-    if twin.columns["state"][job] == HELD:
-        return f"waits for {int(twin.waits_for[job])} other jobs to be done"
-    if twin.columns["state"][job] != WAITING:
-        return ""
-    ahead = next(place for place, (_, queued) in enumerate(twin.queue) if queued == job)
-    if twin.barred(job):
-        return f"number {ahead + 1} in the queue; a rule about admission keeps it from starting"
-    rejected = rejections(twin, job)
-    room = sum(
-        twin.capacity.room(job, machine) for machine in twin.capacity.lowest_first(job, twin.capacity.candidates(job))
-    )
-    if room < twin.workload.instances[job]:
-        told = ", ".join(f"{count} {what}" for what, count in rejected.items() if count)
-        return f"number {ahead + 1} in the queue; of {len(twin.machines)} machines {told}"
-    return f"number {ahead + 1} in the queue, behind {ahead} that go first"
-
-
-def rejections(twin: JobTwin, job: int) -> dict[str, int]:
-    """How many machines each filter rejects for the job now, in the order of the filters; the rest has room."""
-    load, capacity, machines = twin.workload, twin.capacity, twin.machines
-    left = np.ones(len(machines), dtype=bool)
-    counts: dict[str, int] = {}
-    opened = np.array([bool(capacity.open >> m & 1) for m in range(len(machines))])
-    accepted = load.fits_kind[load.job_class[job]][machines.kind]
-    enough = capacity.free >= load.request[job]
-    for what, passes in (
-        ("have other labels, GPU models or taints", accepted),
-        ("are closed", opened),
-        ("have too few free cores", enough[:, CPU]),
-        ("have too little free memory", enough[:, MEMORY]),
-        ("have too few free GPUs", enough[:, GPU]),
-    ):
-        counts[what] = int((left & ~passes).sum())
-        left &= passes
-    devices = np.array([capacity.room(job, int(m)) > 0 for m in np.flatnonzero(left)], dtype=bool)
-    counts["have no GPU with a large enough share free"] = int((~devices).sum())
-    counts["has room"] = int(devices.sum())
-    return counts
-
-
-def placements(twin: JobTwin) -> pl.DataFrame:
+def placements(twin: JobTwin | Stand) -> pl.DataFrame:
     """The table `placements`: what each attempt of each job held where; what runs still ends now."""
-    load = twin.workload
-    rows = [*twin.history]
-    rows += [
-        (job, m, n, float(twin.columns["start_s"][job]), twin.now_s) for job, h in twin.held.items() for m, n, _ in h
-    ]
+    load, start_s = twin.workload, twin.columns["start_s"]
+    now = [(job, m, n, start_s[job], twin.now_s) for job, held in twin.held.items() for m, n, _ in held]
+    past = np.asarray(twin.history, dtype=np.float64).reshape(-1, 5)
+    rows = np.concatenate([past, np.array(now, dtype=np.float64).reshape(-1, 5)])
+    whole = rows[:, :3].astype(np.int64)
     frame = pl.DataFrame(
-        rows,
-        schema={
-            "_job": pl.Int64,
-            "_machine": pl.Int64,
-            "instances": pl.Int64,
-            "start_s": pl.Float64,
-            "end_s": pl.Float64,
-        },
-        orient="row",
+        {
+            "_job": whole[:, 0],
+            "_machine": whole[:, 1],
+            "instances": whole[:, 2],
+            "start_s": rows[:, 3],
+            "end_s": rows[:, 4],
+        }
     )
     jobs = frame["_job"].to_numpy()
     size = load.request[jobs] * frame["instances"].to_numpy()[:, None] / UNITS

@@ -8,81 +8,53 @@ containers and no process holds any of it, so that a running twin can be copied:
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from heapq import heappop, heappush
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import simpy
 from numpy.typing import NDArray
 
-from twin.engine.jobs.capacity import Capacity, Held, Ordering, Spare, place
-from twin.engine.jobs.cells import cells
-from twin.engine.jobs.checkpoint import stretched_run_s, work_kept_s
+from twin.engine.jobs.capacity import Capacity, Held, Spare, place
+from twin.engine.jobs.cells import Cells, cells
+from twin.engine.jobs.checkpoint import stretched_run_s, work_done_s, work_kept_s
 from twin.engine.jobs.machines import CPU, GPU, UNITS, Machines
-from twin.engine.jobs.workload import NEVER, Workload
+from twin.engine.jobs.residents import Residents
+from twin.engine.jobs.scheduler import (
+    Allowed,
+    Filter,
+    Observer,
+    Outage,
+    Placement,
+    Scheduler,
+    check_estimates,
+    check_outages,
+)
+from twin.engine.jobs.workload import NEVER, Owner, Workload
+from twin.engine.scheduling.admission import Quota
+from twin.engine.scheduling.orders import Accounting
 from twin.errors import SimulationError
 
 if TYPE_CHECKING:
-    from twin.engine.scheduling.admission import Admission, May
-    from twin.engine.scheduling.backfill import Backfill
-    from twin.engine.scheduling.orders import Order
+    from twin.engine.scheduling.admission import May
 
 EXPECTED, HELD, WAITING, RUNNING, DONE, FAILED, KILLED, CANCELLED, REFUSED = range(9)
 STATES = ("expected", "held", "waiting", "running", "done", "failed", "killed", "cancelled", "refused")
-_END, _REPAIR, _FAIL, _CLOSE, _CANCEL, _LOOK = range(6)  # in this order where they fall on one moment
+_END, _REPAIR, _FAIL, _CLOSE, _CANCEL, _LOOK, _WAKE = range(7)  # in this order where they fall on one moment
 _UNSET = -1.0
+Pace = tuple[float, float, float, float, bool]
+"""Pace, since when, seconds at full pace done by then, when it ends, and whether that is its limit."""
 _PATIENCE_S = 31 * 86_400.0
 """An idle cluster in which nobody was admitted for so long will never admit those who wait still."""
-
-
-@dataclass(frozen=True, slots=True)
-class Scheduler:
-    """The mirrored cluster's own scheduler: the order of its queue, who may overtake, and which machine is taken.
-
-    `kill` ends jobs that reach their limit; `retries` is how often a job that lost its machine is started anew;
-    `admission` are rules about who may start at all at the moment. With `preempts` a job that finds no room displaces
-    running ones of lower priority, the lowest and latest first and no more than it needs; they queue again. What a
-    displaced job, or one that lost its machine, had done is lost but for what its last checkpoint holds.
-    """
-
-    order: Order
-    backfill: Backfill
-    placement: Ordering = Capacity.lowest_first
-    kill: bool = False
-    retries: int = 3
-    admission: tuple[Admission, ...] = ()
-    preempts: bool = False
-    checkpoint: Checkpoint | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """Every job writes its state after each `interval_s` of work, which takes `cost_s`."""
-
-    interval_s: float
-    cost_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Outage:
-    """Machines `[begin, end)` take nothing new from `time_s` on for `duration_s`.
-
-    `drain` lets what runs there finish; otherwise it is lost at once and started anew.
-    """
-
-    time_s: float
-    duration_s: float
-    machines: tuple[int, ...]
-    drain: bool = False
 
 
 class JobTwin:
     """A cluster of machines with its queue. `run` lets time pass; `queue`, `running` and `held` say how it stands.
 
     `queue` holds (key, job), the first to go first; `running` (estimated end, job), the first to end first, where the
-    scheduler plans; `held` what each running job holds.
+    scheduler plans; `held` what each running job holds; `residents` what lies on each machine, where a rule looks at
+    that; `ended` the jobs that left their machines since an order that keeps accounts was asked last.
     """
 
     def __init__(
@@ -92,6 +64,7 @@ class JobTwin:
         scheduler: Scheduler,
         *,
         outages: Sequence[Outage] = (),
+        observers: Sequence[Observer] = (),
         history: bool = True,
     ) -> None:
         """An empty cluster at second 0; with `history` it keeps what lay where.
@@ -99,8 +72,8 @@ class JobTwin:
         Raises:
             SimulationError: the scheduler plans ahead and a job has no estimate.
         """
-        _check_estimates(workload, scheduler)
-        _check_outages(outages, machines)
+        check_estimates(workload, scheduler)
+        check_outages(outages, machines)
         self.workload, self.machines, self.scheduler = workload, machines, scheduler
         self.capacity = Capacity(machines, workload)
         self.now_s = 0.0
@@ -111,47 +84,65 @@ class JobTwin:
         self.columns = {
             "state": np.where([bool(r) for r in workload.refused], REFUSED, EXPECTED).astype(np.int8),
             "attempts": np.zeros(len(workload), dtype=np.int32),
+            "losses": np.zeros(len(workload), dtype=np.int32),  # machines that failed under it
             **{name: np.full(len(workload), _UNSET) for name in ("first_start_s", "start_s", "end_s")},
             "ran_s": np.zeros(len(workload)),
-            "kept_s": np.zeros(len(workload)),  # work that checkpoints saved
+            "kept_s": np.zeros(len(workload)),  # work that need not be done again
+            "spent_s": np.zeros(len(workload)),  # of the limit, before it was suspended
         }
         self._agenda: list[tuple[float, int, int, int]] = []  # time, kind, job or outage, attempt
         self._next = 0  # the next arrival
         self.history: list[tuple[int, int, int, float, float]] = []  # job, machine, instances, from, until
         self._keeps_history = history
-        self.notes: dict[str, object] = {}  # what a rule remembers between two looks; values are never changed in place
+        self.notes: dict[str, NDArray[Any]] = {}  # what rules remember between two looks; never changed in place
         self.outages = tuple(outages)
         for number, outage in enumerate(self.outages):
             kind = _CLOSE if outage.drain else _FAIL
             heappush(self._agenda, (outage.time_s, kind, number, 0))
         self._closed: dict[int, int] = {}  # outages that keep a machine closed
-        self._keys = (
-            None if scheduler.order.changing else cells(scheduler.order.keys(workload, np.arange(len(workload)), 0.0))
-        )
+        self._paces: dict[int, Pace] = {}  # of running jobs that did not always go on at full pace
+        self.ended: list[int] = []
+        self._settle_residents()
+        self.observers = tuple(observers)
+        self._keys = self._fixed_keys()
         self._submit_s = cells(np.append(workload.submit_s, NEVER))  # the last arrival is followed by none
         self._wire(simpy.Environment())
         for job in np.flatnonzero((self.columns["state"] == REFUSED) & np.isinf(workload.submit_s)).tolist():
             self._abandon_children(job)  # it never arrives
 
+    def _fixed_keys(self) -> Cells | None:
+        """The keys of the queue; None where they change with time."""
+        order = self.scheduler.order
+        if isinstance(order, Accounting) or order.changing:
+            return None
+        return cells(order.keys(self.workload, np.arange(len(self.workload)), 0.0))
+
     def _wire(self, env: simpy.Environment) -> None:
+        self._keeps_accounts = isinstance(self.scheduler.order, Accounting)
         self._env, self._due_s, self._look_s = env, NEVER, _UNSET
         self._may: tuple[May, ...] = ()
         self._displaced: list[int] = []
-        self._users = np.zeros((len(self.workload.users), 3), dtype=np.int64)
-        for job in self.held if self.scheduler.admission else ():
+        counted: list[Owner] = sorted({rule.by for rule in self.scheduler.admission if isinstance(rule, Quota)})
+        self._owner = {by: self.workload.owners(by) for by in counted}
+        self._holds = {by: np.zeros((len(names), 3), dtype=np.int64) for by, (_, names) in self._owner.items()}
+        for job in self.held if counted else ():
             self._count(job, 1)
         view = {name: cells(column) for name, column in self.columns.items()}
-        self._state, self._attempts = view["state"], view["attempts"]
+        self._state, self._attempts, self._losses = view["state"], view["attempts"], view["losses"]
         self._first_s, self._start_s, self._end_s = view["first_start_s"], view["start_s"], view["end_s"]
-        self._ran_s, self._kept_s = view["ran_s"], view["kept_s"]
         load = self.workload
+        self._ran_s, self._kept_s, self._spent_s = view["ran_s"], view["kept_s"], view["spent_s"]
         self._run_s, self.limit_s, self._cancel_s = (cells(c) for c in (load.run_s, load.limit_s, load.cancel_s))
+        self._look_around()
+        self._looks_around = bool(self._allowed) or isinstance(self.scheduler.placement, Placement)
         self._plan()
 
     # -------------------------------------------------- the clock
 
     def run(self, until_s: float | None = None) -> None:
         """Let time pass until `until_s`, what happens then included; until nothing is left to happen by default."""
+        if self._agenda and self._agenda[0][0] < self._due_s:
+            self._plan()  # somebody planned something since
         if until_s is None:
             self._env.run()
         elif not until_s >= self.now_s:
@@ -169,34 +160,44 @@ class JobTwin:
         self._due_s = due_s
         if due_s < NEVER:
             env = self._env
-            event = simpy.Event(env)
+            event = self._next_event = simpy.Event(env)
             event._ok, event._value, event.callbacks = True, None, [self._wake]
             delay_s = due_s - env.now
             env.schedule(event, delay=delay_s if delay_s > 0.0 else 0.0)
 
-    def _wake(self, _event: simpy.Event) -> None:
+    def _wake(self, event: simpy.Event) -> None:
+        if event is not self._next_event:
+            return  # something earlier was planned since
         # the planned moment, not env.now: adding a delay to a time rounds
         now_s = self.now_s = self._due_s
-        agenda = self._agenda
+        agenda, quiet = self._agenda, True
         while agenda and agenda[0][0] <= now_s:
             _, kind, subject, attempt = heappop(agenda)
             if kind == _END:
                 if self._attempts[subject] == attempt and self._state[subject] == RUNNING:
-                    self._finish(subject)
-            elif kind != _LOOK:
-                _HAPPENS[kind](self, subject)
+                    self._finish_if_due(subject)
+                quiet = False
+            elif kind != _WAKE:
+                quiet = False
+                if kind != _LOOK:
+                    _HAPPENS[kind](self, subject)
         submit_s = self._submit_s
         while submit_s[self._next] <= now_s:
             self._arrive(self._next)
             self._next += 1
-        if self.queue:
+            quiet = False
+        if self.queue and not quiet:
             self._schedule()
+        for observer in self.observers:
+            observer.looked(self)
         self._plan()
 
     def _schedule(self) -> None:
         """Let the scheduler look at the queue once."""
         if self._keys is None:
             self._reorder()
+        if self._looks_around:
+            self._look_around()
         if self.scheduler.admission:
             self._start_admitted()
         else:
@@ -205,7 +206,32 @@ class JobTwin:
             for job in self._displaced:
                 self._enqueue(job)
             self._displaced = []
-            heappush(self._agenda, (self.now_s, _LOOK, 0, 0))  # there may be room for some of them elsewhere
+            self.look_at(self.now_s)  # there may be room for some of them elsewhere
+
+    def _look_around(self) -> None:
+        """Ask the rules about where to run for the moment's answer."""
+        placement = self.scheduler.placement
+        self._ordering = placement.look(self) if isinstance(placement, Placement) else placement
+        self._allowed = tuple(rule.look(self) for rule in self.scheduler.filters)
+
+    def look_at(self, time_s: float) -> None:
+        """Have the scheduler look at that time even if nothing happens then."""
+        heappush(self._agenda, (max(time_s, self.now_s), _LOOK, 0, 0))
+
+    def wake_at(self, time_s: float) -> None:
+        """Have the observers look at that time; the scheduler does not."""
+        heappush(self._agenda, (max(time_s, self.now_s), _WAKE, 0, 0))
+
+    def candidates(self, job: int) -> int:
+        """The machines that the job may take now if they have room, as bits."""
+        among = self.capacity.candidates(job)
+        for allowed in self._allowed:
+            among &= allowed(job)
+        return among
+
+    def allowed(self) -> Iterator[tuple[Filter, Allowed]]:
+        """The rules about where to run, with the moment's answer of each."""
+        return zip(self.scheduler.filters, self._allowed, strict=True)
 
     def _start_admitted(self) -> None:
         """Let the scheduler see only those who may start, and look again when a rule says so."""
@@ -221,20 +247,33 @@ class JobTwin:
         idle_s = self.now_s - max(self.columns["start_s"].max(), self.columns["end_s"].max()) if not self.held else 0.0
         if self.queue and self._look_s < again_s < NEVER and idle_s < _PATIENCE_S:
             self._look_s = again_s
-            heappush(self._agenda, (again_s, _LOOK, 0, 0))
+            self.look_at(again_s)
+
+    @property
+    def has_fixed_order(self) -> bool:
+        """Does the queue keep its order as time goes by?"""
+        return self._keys is not None
+
+    def barring(self, job: int) -> str:
+        """The name of the first rule about admission that keeps the job from starting now; "" where none does."""
+        rules = zip(self.scheduler.admission, self._may, strict=False)
+        return next((rule.name for rule, may in rules if not may(job)), "")
 
     def barred(self, job: int) -> bool:
         """Does a rule about admission keep the job from starting now? What started at this moment counts."""
         return not all(may(job) for may in self._may)
 
-    def user_holds(self, user: int) -> NDArray[np.float64]:
-        """Cores, GPUs and jobs of the user that run now [3]."""
-        return self._users[user] / (UNITS[CPU], UNITS[GPU], 1.0)
+    def owner_holds(self, by: Owner, job: int) -> tuple[str, NDArray[np.float64]]:
+        """Whose the job is, and cores, GPUs and jobs of the same owner that run now [3], where a quota counts them."""
+        number, names = self._owner[by]
+        return names[number[job]], self._holds[by][number[job]] / (UNITS[CPU], UNITS[GPU], 1.0)
 
     def _count(self, job: int, sign: int) -> None:
         load = self.workload
         count = sign * int(load.instances[job])
-        self._users[load.user[job]] += (count * load.request[job, CPU], count * load.request[job, GPU], sign)
+        amounts = (count * load.request[job, CPU], count * load.request[job, GPU], sign)
+        for by, holds in self._holds.items():
+            holds[self._owner[by][0][job]] += amounts
 
     # -------------------------------------------------- the life of a job
 
@@ -262,7 +301,11 @@ class JobTwin:
     def _reorder(self) -> None:
         """Ask the order anew: its keys change with time."""
         jobs = np.fromiter((job for _, job in self.queue), np.int64, len(self.queue))
-        keys = self.scheduler.order.keys(self.workload, jobs, self.now_s)
+        order = self.scheduler.order
+        if isinstance(order, Accounting):
+            order = order.look(self)
+            self.ended = []
+        keys = order.keys(self.workload, jobs, self.now_s)
         self.queue = sorted(zip(keys.tolist(), jobs.tolist(), strict=True))
 
     def start(self, job: int, spare: Spare | None = None) -> bool:
@@ -272,31 +315,52 @@ class JobTwin:
         """
         if self._may and self.barred(job):
             return False
-        held = place(self.capacity, job, self.scheduler.placement, spare)
+        for observer in self.observers:
+            observer.before_start(self, job)
+        inspector = self.scheduler.inspector
+        promised = dict(spare) if spare and inspector else None
+        among = self.candidates(job) if self._allowed else None
+        held = place(self.capacity, job, self._ordering, spare, among=among)
         if held is None:
             return False
+        if inspector is not None and not inspector.accepts(self, job):
+            self.capacity.give_back(job, held)
+            if spare is not None and promised is not None:
+                spare.update(promised)
+            return False
+        self._begin(job, held)
+        return True
+
+    def _begin(self, job: int, held: Held) -> None:
         now_s = self.now_s
         self.held[job] = held
-        if self._may:
+        if self._holds:
             self._count(job, 1)
         self._state[job] = RUNNING
         self._start_s[job] = now_s
         if self._first_s[job] < 0.0:
             self._first_s[job] = now_s
         self._attempts[job] += 1
-        run_s, limit_s = self._needs_s(job), self.limit_s[job]
+        run_s, limit_s = self._needs_s(job), self.limit_s[job] - self._spent_s[job]
         ends_s = now_s + (limit_s if self.scheduler.kill and limit_s < run_s else run_s)
         heappush(self._agenda, (ends_s, _END, job, self._attempts[job]))
         if self.scheduler.backfill.plans:
-            insort(self.running, (now_s + limit_s, job))
-        return True
+            insort(self.running, (self.estimated_end_s(job), job))
+        if self.residents is not None:
+            self.residents.add(job, held, self.estimated_end_s(job))
+        for observer in self.observers:
+            observer.started(self, job, held)
+
+    def estimated_end_s(self, job: int) -> float:
+        """When a running job ends if it runs for as long as it asked."""
+        return self._start_s[job] + (self.limit_s[job] - self._spent_s[job])
 
     def _needs_s(self, job: int) -> float:
-        """Seconds that the job needs from its start on: what is left to do, with its checkpoints."""
+        """Seconds that the job needs from its start on at full pace: what is left to do, with its checkpoints."""
         checkpoint = self.scheduler.checkpoint
-        if checkpoint is None:
-            return self._run_s[job]
         left_s = self._run_s[job] - self._kept_s[job]
+        if checkpoint is None:
+            return left_s
         return float(stretched_run_s(left_s, checkpoint.interval_s, checkpoint.cost_s))
 
     def displace(self, job: int) -> bool:
@@ -312,7 +376,7 @@ class JobTwin:
         for other in lower:
             trial.give_back(other, self.held[other])
             victims.append(other)
-            if place(trial, job, self.scheduler.placement) is not None:
+            if place(trial, job, self._ordering, among=self.candidates(job)) is not None:
                 break
         else:
             return False
@@ -329,17 +393,57 @@ class JobTwin:
 
     def _interrupt(self, job: int) -> None:
         """Take a running job from its machines; its last checkpoint keeps what it holds."""
-        elapsed_s = self.now_s - self._start_s[job]
         checkpoint = self.scheduler.checkpoint
         if checkpoint is not None:
-            self._kept_s[job] += float(work_kept_s(elapsed_s, checkpoint.interval_s, checkpoint.cost_s))
+            busy_s = self._busy_s(job)
+            self._kept_s[job] += float(work_kept_s(busy_s, checkpoint.interval_s, checkpoint.cost_s))
         self._release(job)
+        self._spent_s[job] = 0.0
         self._state[job] = WAITING
+
+    def suspend(self, job: int) -> None:
+        """Take a running job from its machines without loss: it queues again and then needs only what is left."""
+        checkpoint = self.scheduler.checkpoint
+        busy_s, held_s = self._busy_s(job), self.now_s - self._start_s[job]
+        if checkpoint is not None:
+            busy_s = float(work_done_s(busy_s, checkpoint.interval_s, checkpoint.cost_s))
+        self._kept_s[job] += busy_s
+        self._release(job)
+        self._spent_s[job] += held_s
+        self._enqueue(job)
+
+    # -------------------------------------------------- how fast it gets on
+
+    def pace(self, job: int, pace: float) -> None:
+        """A running job gets on with its work at this pace from now on: 1 is full, at 0 it stands still."""
+        busy_s, start_s = self._busy_s(job), self._start_s[job]
+        left_s = max(self._needs_s(job) - busy_s, 0.0)
+        ends_s = self.now_s + left_s / pace if pace > 0.0 else NEVER
+        limit_s = start_s + self.limit_s[job] - self._spent_s[job]
+        killed = self.scheduler.kill and limit_s < ends_s
+        due_s = limit_s if killed else ends_s
+        self._paces[job] = (pace, self.now_s, busy_s, due_s, killed)
+        if due_s < NEVER:
+            heappush(self._agenda, (due_s, _END, job, self._attempts[job]))
+
+    def _busy_s(self, job: int) -> float:
+        """Seconds at full pace that the job has behind it since its start."""
+        told = self._paces.get(job)
+        if told is None:
+            return self.now_s - self._start_s[job]
+        pace, since_s, busy_s, _, _ = told
+        return busy_s + (self.now_s - since_s) * pace
 
     def _release(self, job: int) -> None:
         held = self.held.pop(job)
         self.capacity.give_back(job, held)
-        if self.scheduler.admission:
+        if self.residents is not None:
+            self.residents.drop(job, held)
+        for observer in self.observers:
+            observer.ended(self, job, held)
+        if self._keeps_accounts:
+            self.ended.append(job)
+        if self._holds:
             self._count(job, -1)
         if self._keeps_history:
             start_s = self._start_s[job]
@@ -347,13 +451,19 @@ class JobTwin:
         self._end_s[job] = self.now_s
         self._ran_s[job] += self.now_s - self._start_s[job]
         if self.scheduler.backfill.plans:
-            entry = (self._start_s[job] + self.limit_s[job], job)
-            del self.running[bisect_left(self.running, entry)]
+            del self.running[bisect_left(self.running, (self.estimated_end_s(job), job))]
+        if self._paces:
+            self._paces.pop(job, None)
 
-    def _finish(self, job: int) -> None:
-        needs_s = self._needs_s(job)
+    def _finish_if_due(self, job: int) -> None:
+        told = self._paces.get(job) if self._paces else None
+        if told is None:
+            killed = self.now_s < self._start_s[job] + self._needs_s(job)
+        else:
+            _, _, _, due_s, killed = told
+            if self.now_s < due_s:
+                return  # an end that was planned at another pace
         self._release(job)
-        killed = self.now_s < self._start_s[job] + needs_s
         self._state[job] = KILLED if killed else DONE
         begin, children = self.workload.children
         if not len(children):
@@ -400,7 +510,8 @@ class JobTwin:
         lost = sorted(job for job, held in self.held.items() if gone.intersection(machine for machine, _, _ in held))
         for job in lost:
             self._interrupt(job)
-            if self._attempts[job] <= self.scheduler.retries:
+            self._losses[job] += 1
+            if self._losses[job] <= self.scheduler.retries:
                 self._enqueue(job)
             else:
                 self._state[job] = FAILED
@@ -417,49 +528,40 @@ class JobTwin:
     def fork(self, scheduler: Scheduler | None = None) -> JobTwin:
         """A second twin in the same state, independent from now on: what if, from now.
 
-        With another `scheduler` the copy goes on under that one.
+        With another `scheduler` the copy goes on under that one. Nobody observes the copy.
         """
         twin = object.__new__(JobTwin)
         twin.__dict__.update(self.__dict__)
         twin.capacity = self.capacity.copy()
-        for name in ("queue", "running", "held", "_agenda", "_closed", "history", "notes"):
+        for name in ("queue", "running", "held", "_agenda", "_closed", "_paces", "ended", "history", "notes"):
             setattr(twin, name, getattr(self, name).copy())
         twin.columns = {name: column.copy() for name, column in self.columns.items()}
         twin.waits_for = self.waits_for.copy()
+        twin.residents = None if self.residents is None else self.residents.copy()
+        twin.observers = ()
         if scheduler is not None:
             twin._change_scheduler(scheduler)
         twin._wire(simpy.Environment(self.now_s))
         return twin
 
     def _change_scheduler(self, scheduler: Scheduler) -> None:
-        _check_estimates(self.workload, scheduler)
+        check_estimates(self.workload, scheduler)
         self.scheduler = scheduler
-        load = self.workload
-        order = scheduler.order
-        self._keys = None if order.changing else cells(order.keys(load, np.arange(len(load)), 0.0))
+        self._keys = self._fixed_keys()
         keys = [0.0 if self._keys is None else self._keys[job] for _, job in self.queue]
         self.queue = sorted(zip(keys, (job for _, job in self.queue), strict=True))
-        start_s = self.columns["start_s"]
-        planned = ((float(start_s[job] + load.limit_s[job]), job) for job in self.held)
-        self.running = sorted(planned) if scheduler.backfill.plans else []
+        planned = sorted((self.estimated_end_s(job), job) for job in self.held)
+        self.running = planned if scheduler.backfill.plans else []
+        self._settle_residents()
 
-
-def _check_estimates(workload: Workload, scheduler: Scheduler) -> None:
-    without = np.flatnonzero(np.isinf(workload.limit_s) & np.array([not r for r in workload.refused], dtype=bool))
-    if scheduler.backfill.plans and len(without):
-        raise SimulationError(
-            f"{len(without)} jobs have no estimate (the first is {workload.names[int(without[0])]!r}), and this "
-            "scheduler plans with estimates: fill them with workload.estimated, or choose another backfill"
-        )
-
-
-def _check_outages(outages: Sequence[Outage], machines: Machines) -> None:
-    for outage in outages:
-        if not outage.duration_s >= 0:
-            raise SimulationError(f"an outage has the duration {outage.duration_s:g} s: it must be 0 s or more")
-        unknown = [machine for machine in outage.machines if not 0 <= machine < len(machines)]
-        if unknown:
-            raise SimulationError(f"an outage names machine number {unknown[0]}; there are 0 to {len(machines) - 1}")
+    def _settle_residents(self) -> None:
+        """Find out anew what lies where."""
+        load = self.workload
+        owners = {"user": load.user, "group": load.group}
+        self.residents = Residents(self.machines, owners) if self.scheduler.sees_residents else None
+        if self.residents is not None:
+            for job, held in self.held.items():
+                self.residents.add(job, held, self.estimated_end_s(job))
 
 
 _HAPPENS = {_REPAIR: JobTwin._repair, _FAIL: JobTwin._fail, _CLOSE: JobTwin._close, _CANCEL: JobTwin._cancel}

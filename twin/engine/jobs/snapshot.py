@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -20,21 +20,14 @@ from twin.engine.jobs.simulator import JobTwin, Outage, Scheduler
 from twin.engine.jobs.workload import Workload
 from twin.errors import SimulationError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _NOTE = "note:"
 
 
 def save(twin: JobTwin, path: Path) -> None:
-    """Write the twin's state to `path` (.npz); the file appears whole or not at all.
-
-    Raises:
-        SimulationError: a rule of the scheduler remembers something that is no array.
-    """
+    """Write the twin's state to `path` (.npz); the file appears whole or not at all."""
     held = [(job, machine, count, len(dev)) for job, h in twin.held.items() for machine, count, dev in h]
     devices = [d for h in twin.held.values() for _, _, dev in h for d in dev]
-    odd = [name for name, value in twin.notes.items() if not isinstance(value, np.ndarray)]
-    if odd:
-        raise SimulationError(f"the scheduler's note {odd[0]!r} is no array and cannot be saved; fork the twin instead")
     state: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "fingerprint": np.frombuffer(fingerprint(twin.workload, twin.machines, twin.outages), np.uint8),
@@ -46,20 +39,27 @@ def save(twin: JobTwin, path: Path) -> None:
         "held": _table(held, 4).astype(np.int64),
         "devices": np.array(devices, dtype=np.int64),
         "closed": _table(twin._closed.items(), 2).astype(np.int64),
+        "paces": _table(((job, *pace) for job, pace in twin._paces.items()), 6),
+        "ended": np.array(twin.ended, dtype=np.int64),
         "waits_for": twin.waits_for,
         **twin.columns,
         **{_NOTE + name: value for name, value in twin.notes.items()},
     }
+    write(path, state)
+
+
+def write(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Write arrays to `path` (.npz); the file appears whole or not at all."""
     partial = path.with_name(path.name + ".partial")
     with partial.open("wb") as file:
-        np.savez(file, allow_pickle=False, **state)
+        np.savez(file, allow_pickle=False, **arrays)
     os.replace(partial, path)
 
 
 def load(
     path: Path, workload: Workload, machines: Machines, scheduler: Scheduler, outages: tuple[Outage, ...] = ()
 ) -> JobTwin:
-    """The twin that was saved, ready to run on.
+    """The twin that was saved, ready to run on; nobody observes it.
 
     Raises:
         SimulationError: the file cannot be read, or was saved with other jobs, machines or outages.
@@ -85,11 +85,14 @@ def load(
     twin.history = [(int(j), int(m), int(n), a, b) for j, m, n, a, b in state["history"].tolist()]
     twin.notes = {name.removeprefix(_NOTE): value for name, value in state.items() if name.startswith(_NOTE)}
     _hold(twin, state["held"].tolist(), state["devices"].tolist())
+    twin._paces = {int(job): (a, b, c, d, bool(killed)) for job, a, b, c, d, killed in state["paces"].tolist()}
+    twin.ended = state["ended"].tolist()
     twin._closed = dict(state["closed"].tolist())
     for machine, count in twin._closed.items():
         if count:
             twin.capacity.close(machine)
     twin._wire(simpy.Environment(twin.now_s))
+    twin._settle_residents()
     return twin
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -19,6 +20,7 @@ from twin.trace.trace import Trace
 
 F8, I8 = NDArray[np.float64], NDArray[np.int64]
 NEVER = np.inf
+Owner = Literal["user", "group", "queue"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,8 @@ class Workload:
     deadline_s: F8  # [jobs]
     user: I8  # [jobs], number of the user
     users: tuple[str, ...]
+    group: I8  # [jobs], number of the application, workflow or array
+    groups: tuple[str, ...]
     queue: pl.Series
     fits_kind: NDArray[np.bool_]  # [classes of jobs, kinds of machines]
     job_class: I8  # [jobs], jobs that may run on the same kinds of machines
@@ -48,6 +52,12 @@ class Workload:
 
     def __len__(self) -> int:
         return len(self.submit_s)
+
+    def owners(self, by: Owner) -> tuple[I8, tuple[str, ...]]:
+        """Whose each job is [jobs], by number, and the names; one name is "", of those of which none is told."""
+        if by == "queue":
+            return _numbered(self.queue)
+        return (self.user, self.users) if by == "user" else (self.group, self.groups)
 
     def cores(self, jobs: I8) -> F8:
         """Cores of all instances of each of these jobs together [jobs]."""
@@ -88,11 +98,8 @@ def of(
     # whoever gave up waiting would have run no longer than was asked for
     run_s = np.where(np.isinf(run_s) & np.isfinite(cancel_s), limit_s, run_s)
     parents, children = _dependencies(jobs, trace.dependencies)
-    users = jobs["user"].fill_null(ANY)
-    names = tuple(users.unique(maintain_order=True))
-    number = pl.DataFrame(
-        {"user": names, "_user": np.arange(len(names))}, schema={"user": pl.String, "_user": pl.Int64}
-    )
+    user, users = _numbered(jobs["user"])
+    group, groups = _numbered(jobs["group"])
     return Workload(
         names=jobs["job"],
         submit_s=_numbers(jobs, "submit_s", NEVER),
@@ -101,8 +108,10 @@ def of(
         limit_s=limit_s,
         priority=_numbers(jobs, "priority", 0.0),
         deadline_s=_numbers(jobs, "deadline_s", NEVER),
-        user=users.to_frame("user").join(number, on="user", how="left", maintain_order="left")["_user"].to_numpy(),
-        users=names,
+        user=user,
+        users=users,
+        group=group,
+        groups=groups,
         queue=jobs["queue"],
         fits_kind=fits_kind,
         job_class=job_class,
@@ -116,6 +125,13 @@ def of(
 
 def _numbers(jobs: pl.DataFrame, column: str, missing: float) -> F8:
     return jobs[column].fill_null(missing).to_numpy().astype(np.float64)
+
+
+def _numbered(names: pl.Series) -> tuple[I8, tuple[str, ...]]:
+    """The number of each name in the order in which they come, and the names; no name is a name of its own."""
+    told = names.fill_null(ANY)
+    distinct = told.unique(maintain_order=True)
+    return told.cast(pl.Enum(distinct)).to_physical().to_numpy().astype(np.int64), tuple(distinct)
 
 
 def _sizes(jobs: pl.DataFrame, piece_cores: float | None) -> tuple[I8, I8]:

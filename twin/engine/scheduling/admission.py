@@ -14,8 +14,8 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from twin.engine.jobs.machines import CPU, GPU, UNITS
-from twin.engine.jobs.workload import NEVER
+from twin.engine.jobs.machines import ANY, CPU, GPU, UNITS
+from twin.engine.jobs.workload import NEVER, Owner
 from twin.errors import UsageError
 
 if TYPE_CHECKING:
@@ -27,6 +27,11 @@ May = Callable[[int], bool]
 
 class Admission(Protocol):
     """A rule about who may start now."""
+
+    @property
+    def name(self) -> str:
+        """What it is, as the subject of a sentence."""
+        ...
 
     def look(self, twin: JobTwin) -> tuple[May, float]:
         """The rule as of `twin.now_s`, and when to look again even if nothing happens until then (seconds)."""
@@ -45,6 +50,7 @@ class Windows:
     zone: str
     hours: tuple[int, ...] = (8, 17)
     working_days: tuple[int, ...] = (0, 1, 2, 3, 4)  # Monday is 0
+    name: str = "the next boundary of working hours"
 
     def __post_init__(self) -> None:
         if not self.hours or not self.working_days:
@@ -83,24 +89,32 @@ def _boundaries(windows: Windows, day: int) -> tuple[float, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """At most so many cores, GPUs and jobs of one user run at a time; None is no bound. `users` = () is everyone."""
+    """At most so many cores, GPUs and jobs of one owner run at a time; None is no bound.
+
+    Owners are users, queues, or groups (an array of which only so many tasks may run at a time); `of` = () is each of
+    them. Jobs that belong to no queue or group are not bounded by its quota.
+    """
 
     cpu_cores: float | None = None
     gpus: float | None = None
     jobs: int | None = None
-    users: tuple[str, ...] = ()
+    by: Owner = "user"
+    of: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The quota of whom."""
+        return f"the quota of its {self.by}"
 
     def look(self, twin: JobTwin) -> tuple[May, float]:
         """Whoever stays within the quota together with what runs; it changes only when jobs start or end."""
-        load = twin.workload
         bound = np.array([self.cpu_cores, self.gpus, self.jobs], dtype=np.float64)  # None becomes NaN: no bound
-        meant = [not self.users or user in self.users for user in load.users]
 
         def may(job: int) -> bool:
-            user = int(load.user[job])
-            if not meant[user]:
+            owner, holds = twin.owner_holds(self.by, job)
+            if owner not in self.of if self.of else (owner == ANY and self.by != "user"):
                 return True
-            return not np.any(twin.user_holds(user) + _asks(twin, job) > bound)
+            return not np.any(holds + _asks(twin, job) > bound)
 
         return may, NEVER
 
@@ -122,6 +136,7 @@ class CleanHours:
     forecast: Callable[[int], Sequence[float]]
     share: float = 0.3
     horizon_h: int = 24
+    name: str = "the wait for a clean hour"
 
     def look(self, twin: JobTwin) -> tuple[May, float]:
         """Everyone in a clean hour, else whoever can wait no longer; look again at the next hour."""

@@ -21,6 +21,11 @@ class Backfill(Protocol):
         """Does it look at estimated ends, so that every job must have an estimate?"""
         ...
 
+    @property
+    def displaces(self) -> bool:
+        """Can it start a job in the place of running ones, as `Scheduler.preempts` asks?"""
+        ...
+
     def start(self, twin: JobTwin) -> None:
         """Start jobs of `twin.queue`, and take those that started out of it."""
         ...
@@ -31,6 +36,7 @@ class Strict:
     """Nobody overtakes: the first who cannot start blocks everyone behind."""
 
     plans: bool = False
+    displaces: bool = True
 
     def start(self, twin: JobTwin) -> None:
         """Start from the head of the queue as far as there is room."""
@@ -42,10 +48,11 @@ class Greedy:
     """Whoever fits starts, in the order of the queue: nobody blocks, and nobody is protected from starving."""
 
     plans: bool = False
+    displaces: bool = True
 
     def start(self, twin: JobTwin) -> None:
         """Start everyone who fits."""
-        twin.queue[:] = [entry for entry in twin.queue if not twin.start(entry[1])]
+        twin.queue[:] = [entry for entry in twin.queue if not start_or_displace(twin, entry[1])]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +64,7 @@ class Easy:
     """
 
     plans: bool = True
+    displaces: bool = True
 
     def start(self, twin: JobTwin) -> None:
         """Start the head while there is room, then fill up behind it."""
@@ -79,12 +87,17 @@ def start_head(twin: JobTwin) -> None:
     """Start from the head of the queue as far as there is room; who is barred by a rule blocks nobody."""
     seen, barred = 0, []
     for entry in twin.queue:
-        if not (twin.start(entry[1]) or (twin.scheduler.preempts and twin.displace(entry[1]))):
+        if not start_or_displace(twin, entry[1]):
             if not twin.barred(entry[1]):
                 break
             barred.append(entry)
         seen += 1
     twin.queue[:seen] = barred
+
+
+def start_or_displace(twin: JobTwin, job: int) -> bool:
+    """Start the job if there is room, or where the scheduler says so in the place of lower ones."""
+    return twin.start(job) or (twin.scheduler.preempts and twin.displace(job))
 
 
 def reservation(twin: JobTwin, head: int) -> tuple[float, Spare]:
@@ -94,7 +107,7 @@ def reservation(twin: JobTwin, head: int) -> tuple[float, Spare]:
     """
     capacity, workload = twin.capacity, twin.workload
     needed = int(workload.instances[head])
-    candidates = capacity.candidates(head)
+    candidates = twin.candidates(head)
     free: dict[int, list[int]] = {}  # on machines that were looked at
     room: dict[int, int] = {}
     if needed > 1:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from twin.engine.jobs.simulator import JobTwin
 from twin.engine.scheduling.backfill import reservation
 
@@ -34,6 +36,7 @@ class Committed:
     """
 
     fill: bool = True
+    displaces: bool = False
 
     @property
     def plans(self) -> bool:
@@ -52,15 +55,14 @@ class Committed:
             turn = None
         if turn and self.fill:
             _fill(twin, turn)
-        twin.notes[_NOTE] = turn
+        twin.notes[_NOTE] = np.array([turn.job, turn.start_s] if turn else [])
 
 
 def _turn(twin: JobTwin) -> Elected | None:
     """Whoever was elected before and waits still."""
-    turn = twin.notes.get(_NOTE)
-    if isinstance(turn, Elected) and any(job == turn.job for _, job in twin.queue):
-        return turn
-    return None
+    noted = twin.notes.get(_NOTE, np.empty(0)).tolist()
+    turn = Elected(int(noted[0]), noted[1]) if noted else None
+    return turn if turn and any(job == turn.job for _, job in twin.queue) else None
 
 
 def _fill(twin: JobTwin, turn: Elected) -> None:

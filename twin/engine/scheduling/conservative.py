@@ -8,6 +8,7 @@ machines, resources], each row from its time until the next one's, the last for 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numba
 import numpy as np
@@ -17,6 +18,7 @@ from twin.engine.jobs.simulator import JobTwin
 from twin.engine.jobs.workload import F8, I8
 
 _NOTE = "conservative"
+_PARTS = ("jobs", "begin_s", "instances", "running", "open")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,7 @@ class Conservative:
     """
 
     plans: bool = True
+    displaces: bool = False
 
     def start(self, twin: JobTwin) -> None:
         """Bring the plan up to date, then start everyone whose time has come."""
@@ -57,13 +60,9 @@ class Conservative:
             waits[i] = not _start(twin, job, plan.instances[i])
         started = {job for job, still in zip(plan.jobs, waits, strict=True) if not still}
         twin.queue[:] = [entry for entry in twin.queue if entry[1] not in started]
-        twin.notes[_NOTE] = Plan(
-            jobs=tuple(job for job in plan.jobs if job not in started),
-            begin_s=plan.begin_s[waits],
-            instances=plan.instances[waits],
-            running=tuple(twin.running),
-            open=twin.capacity.open,
-        )
+        jobs = tuple(job for job in plan.jobs if job not in started)
+        left = Plan(jobs, plan.begin_s[waits], plan.instances[waits], tuple(twin.running), twin.capacity.open)
+        twin.notes.update(_noted(left))
 
 
 def reservations(twin: JobTwin) -> dict[int, float]:
@@ -71,8 +70,34 @@ def reservations(twin: JobTwin) -> dict[int, float]:
 
     As of the last time that the scheduler looked; infinite where the open machines cannot hold the job.
     """
-    plan = twin.notes.get(_NOTE)
-    return dict(zip(plan.jobs, plan.begin_s.tolist(), strict=True)) if isinstance(plan, Plan) else {}
+    plan = _plan(twin)
+    return dict(zip(plan.jobs, plan.begin_s.tolist(), strict=True)) if plan else {}
+
+
+def _noted(plan: Plan) -> dict[str, NDArray[Any]]:
+    """The plan as arrays, which a saved twin can hold."""
+    words = plan.open.to_bytes((plan.open.bit_length() + 7) // 8, "little")
+    return {
+        f"{_NOTE}.jobs": np.array(plan.jobs, dtype=np.int64),
+        f"{_NOTE}.begin_s": plan.begin_s,
+        f"{_NOTE}.instances": plan.instances,
+        f"{_NOTE}.running": np.array(plan.running, dtype=np.float64).reshape(-1, 2),
+        f"{_NOTE}.open": np.frombuffer(words, dtype=np.uint8),
+    }
+
+
+def _plan(twin: JobTwin) -> Plan | None:
+    """The plan of the last look; None where there was none."""
+    if f"{_NOTE}.jobs" not in twin.notes:
+        return None
+    jobs, begin_s, instances, running, opened = (twin.notes[f"{_NOTE}.{part}"] for part in _PARTS)
+    return Plan(
+        jobs=tuple(jobs.tolist()),
+        begin_s=begin_s,
+        instances=instances,
+        running=tuple((end_s, int(job)) for end_s, job in running.tolist()),
+        open=int.from_bytes(opened.tobytes(), "little"),
+    )
 
 
 def _start(twin: JobTwin, job: int, instances: I8) -> bool:
@@ -83,15 +108,15 @@ def _start(twin: JobTwin, job: int, instances: I8) -> bool:
 
 def _renewed(twin: JobTwin) -> Plan:
     """The plan as of now, sorted by time, with everyone who waits in it."""
-    old = twin.notes.get(_NOTE)
-    if not isinstance(old, Plan):
+    old = _plan(twin)
+    if old is None:
         old = Plan((), np.empty(0), np.empty((0, len(twin.machines)), dtype=np.int64), (), twin.capacity.open)
     waiting = [job for _, job in twin.queue]
     present = set(waiting)
     stays = np.array([job in present for job in old.jobs], dtype=np.bool_)
     jobs = [job for job in old.jobs if job in present]
     keeps, moves = _holds(twin, old), not stays.all() or _ended_early(twin, old) or twin.capacity.open != old.open
-    if twin.scheduler.order.changing:
+    if not twin.has_fixed_order:
         jobs, keeps = waiting, False
     else:
         planned = set(jobs)

@@ -322,6 +322,76 @@ def _score(
 
 
 @numba.njit(cache=True)
+def scores(
+    policy: int,
+    kind: int,
+    pod: Ints,
+    nodes: Ints,
+    cpu: Ints,
+    cpu_unit: int,
+    gpu: Ints,
+    gpus: Ints,
+    model: Ints,
+    classes: Ints,
+    typical: Ints,
+    count: Ints,
+    seen: Ints,
+    wasted: Ints,
+    known: Ints,
+    known_kind: Ints,
+    out: NDArray[np.float64],
+) -> None:
+    """Writes the policy's score of some nodes, 0 at the least, to `out` [nodes].
+
+    What was computed before holds for as long as a node looks the same, which is checked and not believed: whoever
+    goes on with another cluster may give the same memory.
+
+    Args:
+        policy: number of one of POLICIES.
+        kind: number of the pod's demand.
+        pod: demand [5] that fits on each of the nodes.
+        nodes: which of the following.
+        cpu: free CPU, in units of which `cpu_unit` are a thousandth of a core [all nodes].
+        cpu_unit: those.
+        gpu: free thousandths of each device [all nodes, devices].
+        gpus: devices [all nodes].
+        model: number of the GPU model [all nodes].
+        classes: kinds of GPU pods that run there, as bits [all nodes].
+        typical: demands [typical, 5].
+        count: how many pods each stands for [typical].
+        seen: CPU, kinds and devices of each node when it was looked at last; -1 at first [all nodes, 2 + devices].
+        wasted: `fragment` then [all nodes].
+        known: scores then [all nodes, slots].
+        known_kind: of which kinds; -1 for none [all nodes, slots].
+        out: room for the scores.
+    """
+    slot = kind % known.shape[1]
+    for i in range(len(nodes)):
+        n = int(nodes[i])
+        cpu_milli = cpu[n] // cpu_unit
+        same = seen[n, 0] == cpu_milli and seen[n, 1] == classes[n]
+        for d in range(gpu.shape[1]):
+            same &= seen[n, d + 2] == gpu[n, d]
+        if not same:
+            seen[n, 0], seen[n, 1] = cpu_milli, classes[n]
+            seen[n, 2:] = gpu[n]
+            known_kind[n] = -1
+            if policy == _FGD:
+                wasted[n] = fragment(cpu_milli, gpu[n], model[n], typical, count)
+        if known_kind[n, slot] != kind:
+            known_kind[n, slot] = kind
+            score = _score(policy, pod, cpu_milli, gpu[n], gpus[n], model[n], classes[n], wasted[n], typical, count)
+            known[n, slot] = max(score, 0)
+        out[i] = known[n, slot]
+
+
+@numba.njit(cache=True)
+def fgd_device(pod: Ints, cpu: int, gpu: Ints, model: int, typical: Ints, count: Ints) -> int:
+    """The device that fragmentation gradient descent gives a share, -1 for other pods; arguments as for `fgd`."""
+    return fgd(pod, cpu, gpu, model, fragment(cpu, gpu, model, typical, count), typical, count)[1]
+
+
+@numba.njit(cache=True)
 def dot_prod(pod: Ints, cpu: int, gpu: Ints) -> int:
     """Alignment of demand and room, the least first: trunc(100 (1 - (c p / C^2 + g q / G^2) / 2)).
 

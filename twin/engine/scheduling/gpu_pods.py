@@ -136,11 +136,11 @@ class Typical:
     count: Ints  # [typical]
 
 
-def typical_pods(pods: Pods, share: float = 0.95) -> Typical:
+def typical_pods(pods: Pods, share: float = 0.95, times: Ints | None = None) -> Typical:
     """The most frequent demands that together make up at least `share` of the pods, the most frequent first.
 
     Pods are alike that agree in all but memory; CPU-only ones count too. Of equally frequent ones the larger comes
-    first (by CPU, GPU share, number of GPUs, models).
+    first (by CPU, GPU share, number of GPUs, models). Each pod counts as many `times` [pods], once by default.
 
     Raises:
         SimulationError: there are no pods, or `share` is not in (0, 1].
@@ -151,7 +151,8 @@ def typical_pods(pods: Pods, share: float = 0.95) -> Typical:
         )
     rows = pods.matrix()
     rows[:, MEMORY] = 0
-    kinds, count = np.unique(rows, axis=0, return_counts=True)
+    kinds, kind = np.unique(rows, axis=0, return_inverse=True)
+    count = np.bincount(kind.reshape(-1), times).astype(np.int64)
     order = np.lexsort((kinds[:, ALLOWED], kinds[:, GPUS], kinds[:, GPU_MILLI], kinds[:, CPU], count))[::-1]
-    enough = int(np.searchsorted(count[order].cumsum(), share * len(pods) - 1e-9)) + 1
+    enough = int(np.searchsorted(count[order].cumsum(), share * count.sum() - 1e-9)) + 1
     return Typical(from_matrix(kinds[order[:enough]]), count[order[:enough]])

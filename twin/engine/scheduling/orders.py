@@ -9,11 +9,14 @@ with simulation and machine learning", SC 2017.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
 from twin.engine.jobs.workload import F8, I8, Workload
+
+if TYPE_CHECKING:
+    from twin.engine.jobs.simulator import JobTwin
 
 SHORTEST_S = 1e-9
 """Stands for an asked run time of zero where one divides by it."""
@@ -31,6 +34,15 @@ class Order(Protocol):
 
     def keys(self, workload: Workload, jobs: I8, now_s: float) -> F8:
         """The key of each job [jobs]; the lowest goes first."""
+        ...
+
+
+@runtime_checkable
+class Accounting(Protocol):
+    """A queue discipline that remembers what happened, and is asked for the order of the moment."""
+
+    def look(self, twin: JobTwin) -> Order:
+        """The order as of `twin.now_s`; accounts are kept in `twin.notes`."""
         ...
 
 

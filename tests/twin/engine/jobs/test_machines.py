@@ -106,11 +106,12 @@ def test_pooling_keeps_what_all_machines_of_a_pool_share(column: str, value: str
 
 
 def test_power_belongs_to_pools() -> None:
-    """Given by pool, the default elsewhere; `with_power` replaces all."""
+    """Given by pool, the default elsewhere; a trace's machines and equal ones take it alike."""
     own = Power(50.0, 400.0, "cubic")
-    machines = made({}, {"pool": "q"}, q=own)
-    assert machines.power == (Power(), own)
-    assert machine.with_power(machines, own).power == (own, own)
+    assert made({}, {"pool": "q"}, q=own).power == (Power(), own)
+    trace = Trace(INFO, {"nodes": nodes_of({}, {"pool": "q"})})
+    assert machine.of(trace, power={"p": own, "q": own}).power == (own, own)
+    assert machine.of(trace, pooled=True, power={"p": own}).power == (own, Power())
     assert machine.uniform(2, 1, power=own).power == (own,)
     assert [Power(curve=c).exponent for c in ("linear", "sqrt", "square", "cubic")] == [1.0, 0.5, 2.0, 3.0]
 

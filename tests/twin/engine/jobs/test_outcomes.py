@@ -9,7 +9,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from twin.engine.jobs import machines as machine
-from twin.engine.jobs import outcomes, workload
+from twin.engine.jobs import explain, outcomes, workload
 from twin.engine.jobs.machines import Machines
 from twin.engine.jobs.simulator import JobTwin, Outage, Scheduler
 from twin.engine.scheduling.backfill import Easy, Greedy, Strict
@@ -57,7 +57,7 @@ def nodes(*rows: dict) -> Machines:
 
 
 def counted(twin: JobTwin, job: int) -> list[int]:
-    found = outcomes.rejections(twin, job)
+    found = explain.rejections(twin, job)
     assert list(found) == FILTERS
     assert sum(found.values()) == len(twin.machines)
     return list(found.values())
@@ -169,7 +169,7 @@ def test_each_filter_counts_the_machines_that_it_rejects_first() -> None:
     assert twin.held[0] == ((5, 1, (0,)),)
     assert twin.held[1] == ((5, 1, (0,)),)
     assert counted(twin, 2) == [1, 1, 1, 1, 2, 0, 0]
-    assert outcomes.why_waiting(twin, 2) == (
+    assert explain.why_waiting(twin, 2) == (
         "number 1 in the queue; of 6 machines 1 have other labels, GPU models or taints, 1 are closed, "
         "1 have too few free cores, 1 have too little free memory, 2 have too few free GPUs"
     )
@@ -180,24 +180,24 @@ def test_shares_on_different_devices_are_no_larger_share() -> None:
     share = {"gpus": 0.6, "cpu_cores": 0.0}
     twin = twin_of(share, share, share, machines=nodes({"gpus": 2.0}), until_s=1.0)
     assert counted(twin, 2) == [0, 0, 0, 0, 0, 1, 0]
-    assert "1 have no GPU with a large enough share free" in outcomes.why_waiting(twin, 2)
+    assert "1 have no GPU with a large enough share free" in explain.why_waiting(twin, 2)
 
 
 def test_whoever_has_room_waits_for_those_ahead() -> None:
     """Strictly nobody overtakes; greedily it has started and waits for nothing."""
     jobs = ({"cpu_cores": 3.0}, {"cpu_cores": 4.0}, {"cpu_cores": 1.0})
     strict = twin_of(*jobs, machines=nodes({}), until_s=1.0)
-    assert outcomes.why_waiting(strict, 1) == "number 1 in the queue; of 1 machines 1 have too few free cores"
+    assert explain.why_waiting(strict, 1) == "number 1 in the queue; of 1 machines 1 have too few free cores"
     assert counted(strict, 2)[-1] == 1
-    assert outcomes.why_waiting(strict, 2) == "number 2 in the queue, behind 1 that go first"
+    assert explain.why_waiting(strict, 2) == "number 2 in the queue, behind 1 that go first"
     greedy = twin_of(*jobs, machines=nodes({}), scheduler=Scheduler(Fcfs(), Greedy()), until_s=1.0)
-    assert outcomes.why_waiting(greedy, 2) == ""
+    assert explain.why_waiting(greedy, 2) == ""
 
 
 def test_a_gang_with_room_for_a_part_is_not_said_to_wait_for_nobody() -> None:
     """The first in the queue has nobody ahead: what it lacks is room for all of its instances."""
     twin = twin_of({"cpu_cores": 4.0}, {"cpu_cores": 4.0, "instances": 2}, machines=nodes({}, {}), until_s=1.0)
-    reason = outcomes.why_waiting(twin, 1)
+    reason = explain.why_waiting(twin, 1)
     assert "behind 0" not in reason
     assert "1 have too few free cores" in reason
 
@@ -208,7 +208,7 @@ def test_whoever_does_not_wait_has_no_reason(backfill: Strict | Greedy | Easy) -
     twin = twin_of(
         {"run_s": 1.0}, {}, {"submit_s": 9.0}, machines=nodes({}), scheduler=Scheduler(Fcfs(), backfill), until_s=2.0
     )
-    assert [outcomes.why_waiting(twin, job) for job in range(3)] == ["", "", ""]
+    assert [explain.why_waiting(twin, job) for job in range(3)] == ["", "", ""]
     assert outcomes.outcomes(twin)["state"].to_list() == ["done", "running", "expected"]
 
 

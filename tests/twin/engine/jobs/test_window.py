@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
+from polars.testing import assert_frame_equal
 
 from twin.engine.jobs import machines as machines_
+from twin.engine.jobs import outcomes, window_loop, window_state
 from twin.engine.jobs.capacity import Capacity
 from twin.engine.jobs.machines import UNITS, Machines
-from twin.engine.jobs.simulator import JobTwin, Outage, Scheduler
+from twin.engine.jobs.scheduler import Checkpoint, Outage, Scheduler
+from twin.engine.jobs.simulator import JobTwin
 from twin.engine.jobs.window import WindowTwin, supported
 from twin.engine.jobs.workload import Workload
 from twin.engine.scheduling import orders
@@ -75,6 +80,8 @@ def jobs(rng: np.random.Generator, machines: Machines, count: int) -> Workload:
         deadline_s=rng.choice([50.0, 100.0, np.inf], count),
         user=np.zeros(count, dtype=np.int64),
         users=("u",),
+        group=np.zeros(count, dtype=np.int64),
+        groups=("",),
         queue=pl.repeat("", count, eager=True),
         fits_kind=fits_kind,
         job_class=job_class,
@@ -102,7 +109,7 @@ def scenario(seed: int) -> tuple[Workload, Machines, Scheduler]:
 def same(fast: WindowTwin, reference: JobTwin) -> None:
     """Both stand exactly alike."""
     for name, column in reference.columns.items():
-        np.testing.assert_array_equal(fast.columns[name], column, err_msg=name)
+        np.testing.assert_array_equal(fast.columns.get(name, np.zeros_like(column)), column, err_msg=name)
     assert fast.held == reference.held
     assert fast.now_s == reference.now_s
 
@@ -128,6 +135,49 @@ def test_it_does_exactly_what_the_reference_does(part):
         fast.run()
         same(fast, reference)
         np.testing.assert_array_equal(fast.first_machine, first_machines(reference), err_msg=f"scenario {seed}")
+
+
+def tables_agree(fast: WindowTwin, reference: JobTwin) -> None:
+    """The same rows in the same order, with the same reasons for waiting."""
+    assert_frame_equal(outcomes.outcomes(fast), outcomes.outcomes(reference), check_exact=True)
+    assert_frame_equal(outcomes.placements(fast), outcomes.placements(reference), check_exact=True)
+
+
+@pytest.mark.parametrize("history", [True, False])
+def test_the_tables_are_those_of_the_reference(history):
+    """While jobs wait and run and at the end, whether what is over was kept or not."""
+    waited = lengthened = 0
+    for seed in range(not history, SCENARIOS, 14):
+        workload, machines, scheduler = scenario(seed)
+        reference = JobTwin(workload, machines, scheduler, history=history)
+        fast = WindowTwin(workload, machines, scheduler, history=history)
+        slots = len(fast.state.slots)
+        until_s = 0.6 * float(workload.submit_s[-1])
+        reference.run(until_s)
+        fast.run(until_s)
+        waited += len(fast.queue)
+        tables_agree(fast, reference)
+        reference.run()
+        fast.run()
+        tables_agree(fast, reference)
+        lengthened += len(fast.state.slots) > slots
+    assert waited > 30
+    assert (lengthened > 3) == history
+
+
+def test_the_reference_can_go_on_from_here():
+    """Handed over in the midst of it, the same happens as would have happened."""
+    for seed in range(3, SCENARIOS, 13):
+        workload, machines, scheduler = scenario(seed)
+        whole, fast = JobTwin(workload, machines, scheduler), WindowTwin(workload, machines, scheduler)
+        whole.run()
+        fast.run(0.5 * float(workload.submit_s[-1]))
+        handed = fast.reference()
+        same(fast, handed)
+        handed.run()
+        for name, column in whole.columns.items():
+            np.testing.assert_array_equal(handed.columns[name], column, err_msg=f"scenario {seed}, {name}")
+        assert sorted(handed.history) == sorted(whole.history)
 
 
 def test_the_scenarios_are_not_idle():
@@ -177,6 +227,8 @@ def test_copies_and_saved_states_go_on_as_the_original(seed, tmp_path: Path):
             np.testing.assert_array_equal(each.first_machine, whole.first_machine)
             for name, column in whole.columns.items():
                 np.testing.assert_array_equal(each.columns[name], column)
+            np.testing.assert_array_equal(each.history, whole.history)
+        assert [path.name for path in tmp_path.iterdir()] == ["twin.npz"]
 
 
 def test_a_saved_state_goes_with_its_own_jobs_and_machines_alone(tmp_path: Path):
@@ -199,11 +251,18 @@ def test_what_it_does_not_know_is_refused_by_name():
     some = np.array([not reason for reason in workload.refused])
     waits = replace(workload, parents=some.astype(np.int64))
     leaves = replace(workload, cancel_s=np.where(some, 5.0, np.inf))
+    looking: Any = SimpleNamespace(look=lambda twin: None)
     for load, rules, words in (
         (waits, scheduler, "wait for other jobs"),
         (leaves, scheduler, "gives up"),
+        (workload, replace(scheduler, order=looking), "keep accounts"),
+        (workload, replace(scheduler, admission=(looking,)), "admission"),
+        (workload, replace(scheduler, filters=(looking,)), "where a job may run"),
+        (workload, replace(scheduler, inspector=looking), "inspectors"),
         (workload, replace(scheduler, preempts=True), "displaced"),
-        (workload, replace(scheduler, placement=lambda capacity, job, among: iter(())), "placement"),
+        (workload, replace(scheduler, checkpoint=Checkpoint(1.0, 1.0)), "checkpoints"),
+        (workload, replace(scheduler, placement=lambda capacity, job, among: iter(())), "the placement"),
+        (workload, replace(scheduler, placement=looking), "look at more than what is free, as SimpleNamespace"),
         (workload, replace(scheduler, backfill=type("Other", (), {"plans": False})()), "backfill Other"),
     ):
         assert words in supported(load, rules)
@@ -211,6 +270,26 @@ def test_what_it_does_not_know_is_refused_by_name():
             WindowTwin(load, machines, rules)
     with pytest.raises(SimulationError, match="machines that fail"):
         WindowTwin(workload, machines, scheduler, outages=[Outage(1.0, 1.0, (0,))])
+    with pytest.raises(SimulationError, match="observers"):
+        WindowTwin(workload, machines, scheduler, observers=[looking])
+
+
+def test_every_part_of_a_scheduler_is_known_or_refused():
+    """Whoever adds one has to say what this engine does about it."""
+    done = {"order", "backfill", "placement", "kill", "retries"}  # nothing is lost here, so that nothing is retried
+    refused = {"admission", "filters", "inspector", "preempts", "checkpoint"}
+    assert {field.name for field in fields(Scheduler)} == done | refused
+
+
+def test_stored_code_is_told_apart_by_all_files_that_it_comes_from(tmp_path: Path):
+    """A step in one file calls those in others: when any changes, none of the stored ones is taken for the new."""
+    (tmp_path / "window_a.py").write_text("1")
+    (tmp_path / "window_b.py").write_text("2")
+    before = window_state.version(tmp_path)
+    (tmp_path / "window_b.py").write_text("3")
+    assert window_state.version(tmp_path) != before
+    here = window_state.version(Path(window_state.__file__).parent)
+    assert window_loop.advance.__qualname__ == f"advance_{here}"
 
 
 def test_time_does_not_go_back_and_plans_need_estimates():
@@ -220,6 +299,8 @@ def test_time_does_not_go_back_and_plans_need_estimates():
     twin.run(10.0)
     with pytest.raises(SimulationError, match="lies before now"):
         twin.run(9.0)
+    with pytest.raises(SimulationError, match="lies before now"):
+        twin.run(float("nan"))
     with pytest.raises(SimulationError, match="have no estimate"):
         WindowTwin(
             replace(workload, limit_s=np.full(len(workload), np.inf)), machines, replace(scheduler, backfill=Easy())
