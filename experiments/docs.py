@@ -61,6 +61,7 @@ _ROWS = {
     "job_steps": "the cluster or one pool in one step of time",
     "explanations": "one stretch in which a job waited for one reason, or its start",
     "validity": "the recorded days of one range of offered load",
+    "calibration": "one fitted parameter",
     "results": "one KPI of one run of a benchmark",
     "summary": "one KPI of one controller in one scenario, over all seeds",
     "forecasts": "one forecast step from one origin",

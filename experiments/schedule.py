@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 from omegaconf import DictConfig
@@ -16,30 +16,35 @@ from twin.errors import UsageError
 from twin.job_metrics import CLUSTER
 from twin.trace.trace import Trace
 
+if TYPE_CHECKING:
+    from twin.scheduling import JobRun
+
 FOLDER = "jobs"  # of the run folder, where the tables about jobs lie
 
 
 def task(cfg: DictConfig, display: Display) -> int:
     """Replay the jobs, write the run folder and its report; returns the exit code."""
-    from twin.scheduling import compared, kpis
-    from twin.seeds import child
-
     trace = _trace_with_jobs(cfg)
     display.line(present.identity_line("schedule", cfg, trace))
     with RunFolder(Path(cfg.out)) as folder:
         folder.identify(cfg, "schedule", trace, verb.command("schedule"), verb.overrides())
         with folder.phase("schedule"), display.phase(f"schedule {trace.jobs.height} jobs") as advance:
             run = replayed(cfg, trace, simulated(advance, cfg.until_s or trace.duration_s or 1.0, "scheduled"))
-        folder.note(scheduler=_scheduler(cfg), machines=run.room(), shown_from_s=trace.info.start_s)
         with folder.phase("score"):
-            scored = kpis(run, trace.jobs, largest=cfg.largest, until_s=cfg.until_s)
-            told = compared(run, trace.jobs, rng=child(cfg.seed, "noise floor"), until_s=cfg.until_s)
-        folder.table("kpis", scored)
-        for name, frame in {**run.tables(), **told}.items():
-            folder.table(name, frame, FOLDER)
-    display.table("KPIs", scored.filter(pl.col("entity") == CLUSTER))
+            told, notes = results(cfg, trace, run)
+        about = {"scheduler": _scheduler(cfg), "machines": run.room(), "assumed": notes}
+        folder.note(**about, shown_from_s=trace.info.start_s)
+        folder.table("kpis", told["kpis"])
+        for name, frame in told.items():
+            if name != "kpis":
+                folder.table(name, frame, FOLDER)
+    for note in notes:
+        display.line(f"note: {note}")
+    display.table("KPIs", told["kpis"].filter(pl.col("entity") == CLUSTER))
     if "scorecard" in told:
         display.table("Scorecard: the run against the recording", told["scorecard"])
+    if "explanations" in told:
+        display.table("Why they waited, and why they started where they did", told["explanations"])
     present.finish(folder.final, cfg, display)
     return verb.DONE
 
@@ -59,18 +64,32 @@ def _scheduler(cfg: DictConfig) -> str:
     if cfg.replay == "recorded":
         return "the scheduler of the recording, its starts being those recorded"
     rules = [verb.choice("order"), *(f"{group} {verb.choice(group)}" for group in ("backfill", "placement"))]
-    return ", ".join([*rules, *(f"admission {rule}" for rule in cfg.admission)])
+    rules += [f"{group} {rule}" for group in ("admission", "filters") for rule in cfg[group]]
+    return ", ".join(
+        [*rules, *(f"{group} {verb.choice(group)}" for group in ("inspector", "contention") if _chosen(cfg[group]))]
+    )
 
 
-def replayed(cfg: DictConfig, trace: Trace, progress: Callable[[float], None] | None = None) -> Any:  # noqa: ANN401
-    """The `twin.scheduling.JobRun` that the configuration asks for; raises UsageError for a wrong value."""
+def _chosen(config: Any) -> bool:  # noqa: ANN401 - any option of a group whose first one is nothing
+    return cell.build(config) is not None
+
+
+def replayed(cfg: DictConfig, trace: Trace, progress: Callable[[float], None] | None = None) -> JobRun:
+    """The run that the configuration asks for; raises UsageError for a wrong value.
+
+    Queue and machines are metered where the engine has observers, which the compiled one has not.
+    """
+    from twin.engine.jobs.simulator import JobTwin
     from twin.scheduling import recorded, schedule
 
     machines = given(cfg.machines, trace)
     if cfg.replay == "recorded":
+        if cfg.explain:
+            raise UsageError("replay=recorded tells no reasons: explain needs replay=policy")
         return recorded(trace, machines, until_s=cfg.until_s)
     if cfg.replay != "policy":
         raise UsageError(f"replay={cfg.replay} must be policy or recorded")
+    engine = cell.build(cfg.engine)
     return schedule(
         trace,
         machines,
@@ -80,7 +99,10 @@ def replayed(cfg: DictConfig, trace: Trace, progress: Callable[[float], None] | 
         missing_run_s=cfg.missing_run_s,
         missing_limit_s=cfg.missing_limit_s,
         until_s=cfg.until_s,
-        engine=cell.build(cfg.engine),
+        engine=engine,
+        metered=issubclass(engine, JobTwin),
+        explain=tuple(cfg.explain),
+        sharing=cell.build(cfg.contention),
         progress=progress,
     )
 
@@ -97,6 +119,8 @@ def scheduler(cfg: DictConfig, trace: Trace) -> Any:  # noqa: ANN401
         kill=cfg.kill,
         retries=cfg.retries,
         admission=tuple(given(rule, trace) for rule in cfg.admission.values()),
+        filters=tuple(given(rule, trace) for rule in cfg.filters.values()),
+        inspector=cell.build(cfg.inspector),
         preempts=cfg.preempts,
         checkpoint=checkpoint,
     )
@@ -106,6 +130,41 @@ def given(config: Any, *facts: Any) -> Any:  # noqa: ANN401 - whatever the confi
     """What a configuration constructs; where that is a function still (`_partial_`), what it makes of the facts."""
     built = cell.build(config)
     return built(*facts) if callable(built) else built
+
+
+def results(cfg: DictConfig, trace: Trace, run: JobRun) -> tuple[dict[str, pl.DataFrame], list[str]]:
+    """The run's tables by name, and in sentences what is assumed in them and what they do not hold.
+
+    Raises UsageError for a zone of the grid that the trace does not hold.
+    """
+    from twin.scheduling import compared, grid, kpis, span
+    from twin.seeds import child
+
+    known = grid(trace, **cell.plain(cfg.energy)).over(span(run, cfg.until_s))
+    told = {
+        "kpis": kpis(run, trace.jobs, largest=cfg.largest, until_s=cfg.until_s, grid=known),
+        **run.tables(),
+        **compared(run, trace.jobs, rng=child(cfg.seed, "noise floor"), until_s=cfg.until_s),
+    }
+    return told, [*_assumed(cfg, run), *known.missing]
+
+
+def _assumed(cfg: DictConfig, run: JobRun) -> list[str]:
+    """What the figures rest on that nobody measured, and what could not be measured."""
+    from twin.engine.jobs.machines import Power
+
+    found = []
+    power = cell.build(cfg.machines.get("power")) or Power()
+    if not run.placements.height:
+        found.append("no energy: it is not known which machine each job lay on")
+    elif power == Power() and not cfg.machines.get("power_of"):
+        found.append(
+            f"energy is assumed: each machine draws {power.idle_w:g} to {power.full_w:g} W, {power.curve} in the held "
+            "share of its cores; set machines.power"
+        )
+    if run.source == "twin" and "job_steps" not in run.tables():
+        found.append("no table job_steps: the compiled engine does not meter queue and machines; use engine=reference")
+    return found
 
 
 def main() -> None:

@@ -52,6 +52,16 @@ class Checkpoints:
 
 
 @dataclass
+class Energy:
+    """Whose carbon intensity and price count, and how long a value lasts."""
+
+    carbon_zone: str | None = MISSING
+    price_zone: str | None = MISSING
+    usd_eur: float | None = MISSING
+    hold_s: float | None = MISSING
+
+
+@dataclass
 class Schedule(Common):
     """Recorded jobs under a scheduler."""
 
@@ -61,6 +71,9 @@ class Schedule(Common):
     backfill: Any = MISSING
     placement: Any = MISSING
     admission: dict[str, Any] = MISSING
+    filters: dict[str, Any] = MISSING
+    inspector: Any = MISSING
+    contention: Any = MISSING
     outages: Any = MISSING
     engine: Any = MISSING
     replay: str = MISSING
@@ -72,6 +85,8 @@ class Schedule(Common):
     piece_cores: float | None = MISSING
     missing_run_s: float | None = MISSING
     missing_limit_s: float | None = MISSING
+    explain: list[str] = MISSING
+    energy: Energy = MISSING
     largest: int = MISSING
 
 
@@ -184,7 +199,18 @@ class Recordings(Common):
     token_env: str | None = MISSING
 
 
+@dataclass
+class Calibrate(Common):
+    """What a recording lets fit of the twin."""
+
+    trace: Any = MISSING
+    created: str | None = MISSING
+    capacity_cores: float | None = MISSING
+    power_samples: str | None = MISSING
+
+
 CONFIGS: dict[str, type] = {
+    "calibrate": Calibrate,
     "simulate": Simulate,
     "schedule": Schedule,
     "train": Train,

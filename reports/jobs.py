@@ -2,7 +2,7 @@
 
 The folder holds `identity.json` (verb "schedule"), `tables/kpis.parquet` and in `jobs/` the tables of the replay. Of
 `identity.json` the page also reads `scheduler` (its name), `machines` (count, cpu_cores, memory_gib, gpus: of all of
-them together) and the trace's `epoch`.
+them together), `assumed` (sentences about what nobody measured) and the trace's `epoch`.
 """
 
 from __future__ import annotations
@@ -130,6 +130,7 @@ def _words(replay: Replay, figures: dict[str, list[Figure]]) -> Facts:
         "is_recording": replay.is_recording,
         "verdicts": _verdicts(replay),
         "told": _told(replay),
+        "assumed": [str(each) for each in replay.identity.get("assumed") or []],
         "facts": _facts(replay),
         "differences": views.differences(replay.config, replay.defaults),
         "figures": figures,
@@ -242,7 +243,9 @@ def _told(replay: Replay) -> list[tuple[str, str, str]]:
     gpus = replay.kpi("utilisation_gpu_ratio")
     told.append(("GPUs held", _percent(gpus) if gpus else wording.DASH, "of all GPUs, over the whole span"))
     told.append(("Makespan", wording.duration(replay.kpi("makespan_s")), "first arrival to last end"))
-    told.append(("Energy", _energy(replay.tables["job_steps"]), "by the held share of the cores"))
+    told.append(("Energy", _energy(replay), "by the held share of the cores"))
+    carbon = replay.kpi("carbon_kg")
+    told.append(("Carbon", wording.DASH if carbon is None else f"{wording.number(carbon)} kg", "CO2 equivalent"))
     return [each for each in told if each[1] != wording.DASH]
 
 
@@ -266,10 +269,12 @@ def _percent(share: float | None) -> str:
     return wording.DASH if share is None else f"{wording.number(100 * share)} %"
 
 
-def _energy(steps: pl.DataFrame | None) -> str:
+def _energy(replay: Replay) -> str:
+    """The KPI; where it is not known, what the steps come to."""
+    scored, steps = replay.kpi("energy_kwh"), replay.tables["job_steps"]
     own = None if steps is None else steps.filter(entity="cluster")
-    joules = 0.0 if own is None else float((own["power_w"] * own["step_s"]).sum())
-    return f"{wording.number(joules / 3.6e6)} kWh" if joules else wording.DASH
+    stepped = 0.0 if own is None else float((own["power_w"] * own["step_s"]).sum()) / 3.6e6
+    return f"{wording.number(scored or stepped)} kWh" if scored or stepped else wording.DASH
 
 
 def _facts(replay: Replay) -> list[tuple[str, str, str]]:

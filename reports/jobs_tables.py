@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 
 import polars as pl
@@ -54,7 +55,11 @@ _OF_PARTS = (
     ("core_h", "core-hours", "core·h"),
     ("gpu_h", "GPU-hours", "GPU·h"),
     ("utilisation_cpu_ratio", "share of {} cores", "%"),
+    ("lost_core_h", "lost", "core·h"),
     ("cost_usd", "cost", "USD"),
+    ("energy_kwh", "energy", "kWh"),
+    ("carbon_kg", "carbon", "kgCO2eq"),
+    ("energy_cost_usd", "cost of energy", "USD"),
 )
 _ALWAYS = ("jobs", "done_jobs", "wait_mean_s", "wait_p95_s")
 _NUMBERS = r"\d[\d.,\u202f]*"  # sentences that differ by their numbers alone tell one cause
@@ -186,7 +191,7 @@ def kpi_table(kpis: pl.DataFrame) -> Table:
     rows = [
         Row(
             (
-                Cell(wording.words(row["kpi"].removesuffix("_s").removesuffix("_usd"))),
+                Cell(wording.words(re.sub("_(s|usd|kwh|kg)$", "", row["kpi"]))),
                 Cell(quantity(row["value"], row["unit"]), sort=row["value"]),
                 Cell(arrows.get(row["better"], "")),
             )

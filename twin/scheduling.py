@@ -5,20 +5,28 @@ Both leave the same tables, so that a policy and the recording are scored and sh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import polars as pl
 
-from twin import job_metrics
+from twin import job_energy, job_metrics
+from twin.engine.jobs import machines as room
 from twin.engine.jobs import outcomes, workload
-from twin.engine.jobs.machines import CPU, SIZES, Machines
-from twin.engine.jobs.scheduler import Outage, Scheduler
+from twin.engine.jobs.contention import Policy
+from twin.engine.jobs.explain import Watcher
+from twin.engine.jobs.machines import CPU, SIZES, Machines, Power
+from twin.engine.jobs.meter import Meter
+from twin.engine.jobs.overcommit import Contention, demand, overcommitted
+from twin.engine.jobs.scheduler import Observer, Outage, Scheduler
 from twin.engine.jobs.simulator import JobTwin
-from twin.errors import SimulationError
+from twin.engine.jobs.workload import Workload
+from twin.errors import SimulationError, TraceError, UsageError
 from twin.fidelity import scorecard
+from twin.job_energy import Signal
 from twin.trace import tables
 from twin.trace.trace import Trace
 
@@ -27,7 +35,10 @@ if TYPE_CHECKING:
 
 MEASURES = ("wait_s", "response_s", "bounded_slowdown")
 """What `job_cdf` tells the distribution of."""
+KPIS = {"asked_core_h": ("core*h", "neither"), "lost_core_h": ("core*h", "lower")}
+"""Unit and better direction of the KPIs that a replay with `Sharing` has besides."""
 _STRIDES = 50
+_UNKNOWN_SHOWN = 3  # names that are proposed for an unknown one
 _NOBODY = ("user:", "queue:")  # what jobs belong to that tell none
 
 
@@ -56,9 +67,61 @@ class JobRun:
 
 @dataclass(frozen=True, slots=True)
 class Replay(JobRun):
-    """A replay in the twin, with the twin as it stood at the end."""
+    """A replay in the twin, with the twin as it stood at the end.
+
+    `watched` are the tables of those who looked on: `job_steps`, `explanations`. `shared` says of each job what it
+    asked for and what it lost (job, asked_core_h, lost_core_h), where machines promised more than they have.
+    """
 
     twin: JobTwin | WindowTwin
+    watched: Mapping[str, pl.DataFrame] = field(default_factory=dict)
+    shared: pl.DataFrame | None = None
+
+    def tables(self) -> dict[str, pl.DataFrame]:
+        """The tables by name, as a run folder holds them."""
+        return {**JobRun.tables(self), **self.watched}
+
+
+@dataclass(frozen=True, slots=True)
+class Sharing:
+    """Machines promise `overcommit` cores for each that they have, and what jobs use is shared max-min fairly.
+
+    What they use over time comes from the recording (in MHz with `core_mhz`), else it is what they hold. A job that
+    gets less takes longer ("stretch"), or loses work and ends on time ("lose").
+    """
+
+    policy: Policy
+    overcommit: float = 1.5
+    core_mhz: float | None = None
+
+
+def recorded_machines(
+    trace: Trace,
+    *,
+    pooled: bool = False,
+    power: Power | None = None,
+    power_of: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Machines:
+    """The machines that the trace recorded, with what they draw.
+
+    Args:
+        trace: holds `nodes`.
+        pooled: one machine for each pool, which draws what all of it draw.
+        power: of each machine that was recorded; the default curve if None.
+        power_of: what differs from it in single pools, as fields of `Power` by pool.
+
+    Raises:
+        SimulationError: as `machines.of` does, or an unknown power curve.
+    """
+    count = dict(trace.nodes.group_by("pool", maintain_order=True).len().iter_rows())
+    curves = {**dict.fromkeys(count, power or Power())}
+    curves |= {pool: replace(power or Power(), **told) for pool, told in (power_of or {}).items()}
+    if pooled:
+        whole = {pool: (each, count.get(pool, 1)) for pool, each in curves.items()}
+        curves = {
+            pool: replace(each, idle_w=each.idle_w * n, full_w=each.full_w * n) for pool, (each, n) in whole.items()
+        }
+    return room.of(trace, pooled=pooled, power=curves)
 
 
 def schedule(
@@ -72,6 +135,9 @@ def schedule(
     missing_limit_s: float | None = None,
     until_s: float | None = None,
     engine: type[JobTwin] | type[WindowTwin] = JobTwin,
+    metered: bool = False,
+    explain: Sequence[str] = (),
+    sharing: Sharing | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Replay:
     """Replay the trace's jobs on machines under a scheduler: same jobs, other policy.
@@ -86,13 +152,29 @@ def schedule(
         missing_limit_s: estimate of jobs that gave none; None takes what they really ran.
         until_s: seconds to simulate; until the last job ended by default.
         engine: the reference, or the compiled twin, which knows fewer rules and does the same with them.
+        metered: also measure the queue and the machines over time, table `job_steps`.
+        explain: names of jobs for which to tell why they waited and started, table `explanations`.
+        sharing: machines promise more than they have, and jobs get what is there.
         progress: told the simulated second now and then, up to the last arrival.
 
     Raises:
-        SimulationError: the trace holds no jobs, `until_s` lies before its start, or the engine does not know a rule.
+        SimulationError: the trace holds no jobs, or `until_s` lies before its start.
+        UsageError: a job to be explained that the trace does not hold, or something that the engine does not know.
     """
-    jobs = workload.of(trace, machines, piece_cores=piece_cores, missing_run_s=missing_run_s)
-    twin = engine(workload.estimated(jobs, missing_limit_s), machines, scheduler, outages=outages)
+    seen = machines if sharing is None else overcommitted(machines, sharing.overcommit)
+    jobs = workload.of(trace, seen, piece_cores=piece_cores, missing_run_s=missing_run_s)
+    jobs = workload.estimated(jobs, missing_limit_s)
+    if not issubclass(engine, JobTwin):
+        _check_known(
+            jobs, scheduler, outages, {"metering": metered, "explanations of waits": explain, "contention": sharing}
+        )
+    meter = Meter() if metered else None
+    watcher = Watcher(_numbers(jobs, explain)) if explain else None
+    contention = None
+    if sharing:
+        contention = Contention(demand(jobs, trace, core_mhz=sharing.core_mhz), machines, sharing.policy)
+    observers: list[Observer] = [each for each in (contention, meter, watcher) if each is not None]
+    twin = engine(jobs, seen, scheduler, outages=outages, observers=observers)
     if progress is not None:
         last_s = jobs.submit_s.max(where=np.isfinite(jobs.submit_s), initial=0.0)
         last_s = last_s if until_s is None else min(last_s, max(until_s, 0.0))
@@ -100,7 +182,46 @@ def schedule(
             twin.run(time_s)
             progress(time_s)
     twin.run(until_s)
-    return Replay(machines, outcomes.outcomes(twin), outcomes.placements(twin), twin.now_s, "twin", twin)
+    watched: dict[str, pl.DataFrame] = {}
+    shared = None
+    if isinstance(twin, JobTwin):
+        for observer in observers:
+            observer.looked(twin)  # nothing told them that time passed after the last event
+        watched |= {"job_steps": meter.table()} if meter else {}
+        watched |= {"explanations": watcher.table(twin)} if watcher else {}
+        shared = _accounts(contention, twin) if contention else None
+    told, places = outcomes.outcomes(twin), outcomes.placements(twin)
+    return Replay(machines, told, places, twin.now_s, "twin", twin, watched, shared)
+
+
+def _check_known(jobs: Workload, scheduler: Scheduler, outages: Sequence[Outage], asked: Mapping[str, object]) -> None:
+    """Raises UsageError when the compiled engine does not know something that is asked for."""
+    from twin.engine.jobs.window import supported
+
+    more = next((words for words, value in asked.items() if value), "")
+    unknown = supported(jobs, scheduler, outages=outages) or more
+    if unknown:
+        raise UsageError(f"engine=compiled does not know {unknown}: use engine=reference, which knows every rule")
+
+
+def _numbers(jobs: Workload, names: Sequence[str]) -> list[int]:
+    """The numbers of the jobs of these names."""
+    number = {name: job for job, name in enumerate(jobs.names)}
+    for name in names:
+        if name not in number:
+            near = difflib.get_close_matches(name, number, n=_UNKNOWN_SHOWN) or list(jobs.names[:_UNKNOWN_SHOWN])
+            raise UsageError(
+                f"explain names the job {name!r}, which is not among the {len(number)} jobs of the trace; "
+                f"did you mean {' or '.join(map(repr, near))}?"
+            )
+    return [number[name] for name in names]
+
+
+def _accounts(contention: Contention, twin: JobTwin) -> pl.DataFrame:
+    """What each job asked for and lost so far: job, asked_core_h, lost_core_h."""
+    contention.settle(twin)
+    hours = {"asked_core_h": contention.asked_core_s, "lost_core_h": contention.lost_core_s}
+    return pl.DataFrame({"job": twin.workload.names, **{name: each / 3600.0 for name, each in hours.items()}})
 
 
 def recorded(trace: Trace, machines: Machines, *, until_s: float | None = None) -> JobRun:
@@ -162,34 +283,136 @@ def _recorded_places(jobs: pl.DataFrame, told: pl.DataFrame, machines: Machines)
 # ---------------------------------------------------------------- what it was worth
 
 
-def kpis(run: JobRun, jobs: pl.DataFrame, *, largest: int, until_s: float | None = None) -> pl.DataFrame:
-    """The table `kpis` of the cluster and of its parts.
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """What a kWh emits and costs over time, as far as that is known; `missing` says why the rest is not."""
+
+    carbon: Signal | None = None
+    price: Signal | None = None
+    missing: tuple[str, ...] = ()
+
+    def over(self, span_s: tuple[float, float]) -> Grid:
+        """Without what has a hole between the two moments; what is not known throughout is not scored."""
+        known: dict[str, Signal | None] = {"carbon": self.carbon, "price": self.price}
+        missing = list(self.missing)
+        for name, told in known.items():
+            try:
+                if told is not None:
+                    told.check(*span_s)
+            except TraceError as hole:
+                known[name] = None
+                missing.append(f"not scored: {hole}")
+        return Grid(known["carbon"], known["price"], tuple(missing))
+
+
+def grid(
+    trace: Trace,
+    *,
+    carbon_zone: str | None = None,
+    price_zone: str | None = None,
+    usd_eur: float | None = None,
+    hold_s: float | None = None,
+) -> Grid:
+    """What the trace recorded of carbon intensity and electricity prices; nothing where it recorded none.
+
+    Args:
+        trace: its `prices` are read.
+        carbon_zone: whose carbon intensity; needed where the trace holds several.
+        price_zone: whose price, likewise.
+        usd_eur: USD for one EUR, for prices in EUR.
+        hold_s: how long a value lasts at most where the next one is missing; by default as long as most do.
+
+    Raises:
+        UsageError: a zone was chosen that the trace does not hold.
+    """
+    quantities = set(trace.prices["quantity"])
+    priced = next((each for each in job_energy.PRICES if each in quantities), job_energy.PRICES[0])
+    found: dict[str, Signal | None] = {}
+    missing: list[str] = []
+    for quantity, zone in ((job_energy.CARBON, carbon_zone), (priced, price_zone)):
+        found[quantity] = None
+        try:
+            if quantity in quantities or zone is not None:
+                found[quantity] = job_energy.signal(trace.prices, quantity, zone, hold_s=hold_s, usd_eur=usd_eur)
+        except (TraceError, UsageError) as reason:
+            if zone is not None and isinstance(reason, UsageError):
+                raise
+            missing.append(f"not scored: {reason}")
+    return Grid(found[job_energy.CARBON], found[priced], tuple(missing))
+
+
+def span(run: JobRun, until_s: float | None = None) -> tuple[float, float]:
+    """From the first arrival until the run was cut at `until_s`, or its last job ended."""
+    ends = pl.max_horizontal("submit_s", "end_s", pl.col("start_s") + pl.col("run_s"))
+    first, last = run.outcomes.select(pl.col("submit_s").min(), ends.max().alias("end_s")).row(0)
+    return (first or 0.0, (last or 0.0) if until_s is None else until_s)
+
+
+def kpis(
+    run: JobRun, jobs: pl.DataFrame, *, largest: int, until_s: float | None = None, grid: Grid | None = None
+) -> pl.DataFrame:
+    """The table `kpis` of the whole and of its largest parts.
+
+    Energy is that of machines that draw by the held share of the cores that they promise; what draws where is known
+    only of a run whose placements are.
 
     Args:
         run: what is scored.
         jobs: schema `jobs`, for what was really used.
         largest: of the users, queues and pools those are told apart that held most core-hours.
         until_s: the span ends here if the run was cut there; by default at its last moment.
+        grid: carbon and price of the energy, known throughout the span; without it both are unscored.
 
     Raises:
         UsageError: `until_s` does not lie after the first arrival.
+        TraceError: `grid` has a hole within the span (`Grid.over` leaves out what has).
     """
-    first = run.outcomes["submit_s"].min()
-    known = run.placements.height > 0
+    known, told = run.placements.height > 0, grid or Grid()
+    span_s = span(run, until_s)
+    by: tuple[job_metrics.Group, ...] = ("user", "queue", "pool") if known else ("user", "queue")
     frame = job_metrics.kpis(
         run.outcomes,
         machines=run.machines,
         placements=run.placements if known else None,
         jobs=jobs,
-        by=("user", "queue", "pool") if known else ("user", "queue"),
-        span_s=None if until_s is None else (first or 0.0, until_s),  # pyright: ignore[reportArgumentType]
+        by=by,
+        span_s=None if until_s is None else span_s,
     )
     held = frame.filter(pl.col("kpi") == "core_h", ~pl.col("entity").is_in(_NOBODY)).with_columns(
         _kind=pl.col("entity").str.split(":").list.first(), _held=pl.col("value").fill_null(0.0)
     )
     ranked = held.sort("_held", "entity", descending=[True, False])
     kept = ranked.group_by("_kind", maintain_order=True).head(largest)["entity"]
-    return frame.filter((pl.col("entity") == job_metrics.CLUSTER) | pl.col("entity").is_in(kept.implode()))
+    frames = [frame]
+    if known and span_s[0] < span_s[1]:
+        drawn = run.twin.machines if isinstance(run, Replay) else run.machines
+        energy = job_energy.kpis(
+            drawn,
+            run.placements,
+            span_s=span_s,
+            outcomes=run.outcomes,
+            by=by,
+            carbon=told.carbon,
+            price=told.price,
+        )
+        frames.append(energy)
+    if isinstance(run, Replay) and run.shared is not None:
+        frames.append(_shared(run.shared.join(run.outcomes.select("job", "user", "queue"), on="job")))
+    whole = pl.concat(frames)
+    return whole.filter((pl.col("entity") == job_metrics.CLUSTER) | pl.col("entity").is_in(kept.implode()))
+
+
+def _shared(accounts: pl.DataFrame) -> pl.DataFrame:
+    """The KPIs of what jobs asked for and lost, of the whole, of users and of queues."""
+    owners = {job_metrics.CLUSTER: pl.lit(job_metrics.CLUSTER)}
+    owners |= {kind: pl.lit(f"{kind}:") + pl.col(kind).fill_null("") for kind in ("user", "queue")}
+    sums = [
+        accounts.group_by(entity=entity, maintain_order=True).agg(pl.col(list(KPIS)).sum()).sort("entity")
+        for entity in owners.values()
+    ]
+    tidy = pl.concat(sums).unpivot(index="entity", variable_name="kpi")
+    facts = pl.DataFrame([(kpi, *each) for kpi, each in KPIS.items()], schema=["kpi", "unit", "better"], orient="row")
+    return tables.conform(tidy.join(facts, on="kpi", maintain_order="left"), "kpis", "sharing")
 
 
 def compared(

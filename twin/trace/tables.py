@@ -35,7 +35,7 @@ TRACE_TABLES = (
     "prices",
 )
 RUN_TABLES = ("service_steps", "pool_steps", "decisions", "kpis")
-JOB_TABLES = ("outcomes", "placements", "job_cdf", "scorecard", "validity", "job_steps", "explanations")
+JOB_TABLES = ("outcomes", "placements", "job_cdf", "scorecard", "validity", "job_steps", "explanations", "calibration")
 STUDY_TABLES = ("results", "summary", "forecasts", "forecast_scores")
 INSPECT_TABLES = (
     "trace_facts",

@@ -27,7 +27,9 @@ def _waiting(twin: JobTwin, job: int) -> tuple[str, str]:
         return "parents", f"waits for {int(twin.waits_for[job])} other jobs to be done"
     if twin.columns["state"][job] != WAITING:
         return "", ""
-    ahead = next(place for place, (_, queued) in enumerate(twin.queue) if queued == job)
+    ahead = next((place for place, (_, queued) in enumerate(twin.queue) if queued == job), None)
+    if ahead is None:
+        return "unseen", "the scheduler has not seen it yet"
     rule = twin.barring(job)
     if rule:
         return rule, f"number {ahead + 1} in the queue; {rule} keeps it from starting"

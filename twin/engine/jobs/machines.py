@@ -7,7 +7,7 @@ and of a GPU, KiB of memory.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
@@ -37,16 +37,20 @@ EXPONENTS = {"linear": 1.0, "sqrt": 0.5, "square": 2.0, "cubic": 3.0}
 class Power:
     """Watts of a machine: `idle_w` when nothing runs, `full_w` at full load, and the curve between them.
 
-    With u the used share of the processor: "linear" u, "sqrt" u^0.5, "square" u^2, "cubic" u^3.
+    With u the used share of the processor: "linear" u, "sqrt" u^0.5, "square" u^2, "cubic" u^3, or that power of u.
     """
 
     idle_w: float = 100.0
     full_w: float = 300.0
-    curve: str = "linear"
+    curve: str | float = "linear"
 
     @property
     def exponent(self) -> float:
-        """The power of u; raises SimulationError for an unknown curve."""
+        """The power of u; raises SimulationError for an unknown curve, or a power that is not above 0."""
+        if isinstance(self.curve, (int, float)):
+            if not 0 < self.curve < np.inf:
+                raise SimulationError(f"a power curve of u^{self.curve:g} cannot be: the power must be above 0")
+            return float(self.curve)
         if self.curve not in EXPONENTS:
             raise SimulationError(f"power curve {self.curve!r} is unknown; known: {sorted(EXPONENTS)}")
         return EXPONENTS[self.curve]
@@ -168,11 +172,6 @@ def small(values: pl.Series, resource: int) -> NDArray[np.int64]:
     """Amounts in small units; what is unknown is unlimited."""
     filled = (values.cast(pl.Float64) * UNITS[resource]).round().fill_null(float(UNLIMITED))
     return np.minimum(filled.to_numpy(), float(UNLIMITED)).astype(np.int64)
-
-
-def with_power(machines: Machines, power: Power) -> Machines:
-    """The same machines, all drawing what `power` says."""
-    return replace(machines, power=tuple(power for _ in machines.pools))
 
 
 def _column(nodes: pl.DataFrame, name: str) -> pl.Series:

@@ -152,6 +152,11 @@ class Contention(Observer):
         for job in changed:
             self._go_on(twin, job)
 
+    def settle(self, twin: JobTwin) -> None:
+        """Bring the accounts of all who run up to now: they are kept only when something changes."""
+        for job in self._own_s:
+            self._book(twin, job, twin.held[job])
+
     def _turn(self, twin: JobTwin, job: int) -> None:
         """The job's next piece begins."""
         self._book(twin, job, twin.held[job])

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 EXPECTED, HELD, WAITING, RUNNING, DONE, FAILED, KILLED, CANCELLED, REFUSED = range(9)
 STATES = ("expected", "held", "waiting", "running", "done", "failed", "killed", "cancelled", "refused")
-_END, _REPAIR, _FAIL, _CLOSE, _CANCEL, _LOOK, _WAKE = range(7)  # in this order where they fall on one moment
+_END, _REPAIR, _FAIL, _CLOSE, _CANCEL, _SEE, _LOOK, _WAKE = range(8)  # in this order where they fall on one moment
 _UNSET = -1.0
 Pace = tuple[float, float, float, float, bool]
 """Pace, since when, seconds at full pace done by then, when it ends, and whether that is its limit."""
@@ -281,13 +281,22 @@ class JobTwin:
         if self._state[job] == REFUSED:
             self._abandon_children(job)
         elif self._state[job] == EXPECTED:
+            latency_s = 0.0 if self.workload.latency_s is None else float(self.workload.latency_s[job])
             if self.waits_for[job]:
                 self._state[job] = HELD
+            elif latency_s > 0.0:
+                self._state[job] = WAITING
+                heappush(self._agenda, (self.now_s + latency_s, _SEE, job, 0))
             else:
                 self._enqueue(job)
             cancel_s = self._cancel_s[job]
             if cancel_s < NEVER:
                 heappush(self._agenda, (max(cancel_s, self.now_s), _CANCEL, job, 0))
+
+    def _see(self, job: int) -> None:
+        """The scheduler sees a job that arrived a while ago."""
+        if self._state[job] == WAITING:
+            self._enqueue(job)
 
     def _enqueue(self, job: int) -> None:
         self._state[job] = WAITING
@@ -564,4 +573,10 @@ class JobTwin:
                 self.residents.add(job, held, self.estimated_end_s(job))
 
 
-_HAPPENS = {_REPAIR: JobTwin._repair, _FAIL: JobTwin._fail, _CLOSE: JobTwin._close, _CANCEL: JobTwin._cancel}
+_HAPPENS = {
+    _REPAIR: JobTwin._repair,
+    _FAIL: JobTwin._fail,
+    _CLOSE: JobTwin._close,
+    _CANCEL: JobTwin._cancel,
+    _SEE: JobTwin._see,
+}

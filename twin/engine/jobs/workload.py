@@ -20,6 +20,7 @@ from twin.trace.trace import Trace
 
 F8, I8 = NDArray[np.float64], NDArray[np.int64]
 NEVER = np.inf
+NO_RUN_TIME = "nobody recorded how long it ran"
 Owner = Literal["user", "group", "queue"]
 
 
@@ -49,6 +50,7 @@ class Workload:
     cancel_s: F8  # [jobs], when its owner gives up if it waits still
     parents: I8  # [jobs], how many jobs it waits for
     children: tuple[I8, I8]  # begin [jobs + 1] and job numbers: who waits for each job
+    latency_s: F8 | None = None  # [jobs], from arrival until the scheduler sees it; none by default
 
     def __len__(self) -> int:
         return len(self.submit_s)
@@ -209,7 +211,7 @@ def _refusals(
             reasons[mine] = "one instance is larger than any machine that it accepts"
         else:
             reasons[mine & (instances > room.sum())] = "all machines that it accepts together are too small for it"
-    reasons[~np.isfinite(run_s)] = "nobody recorded how long it ran"
+    reasons[~np.isfinite(run_s)] = NO_RUN_TIME
     reasons[jobs["submit_s"].is_null().to_numpy()] = "nobody recorded when it arrived"
     reasons[(jobs["submit_s"] < 0).fill_null(value=False).to_numpy()] = "it arrived before second 0 of the trace"
     reasons[instances <= 0] = "it has no instance"

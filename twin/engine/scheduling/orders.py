@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 SHORTEST_S = 1e-9
 """Stands for an asked run time of zero where one divides by it."""
+LONGEST_S = 1e300
+"""Stands for an asked run time that is not told, and an arrival that never comes, where one multiplies it."""
 SMALLEST_LOG = 0.1
 """What F1's logarithms are taken of where there is nothing to take one of, as its authors' code does."""
 
@@ -120,7 +122,8 @@ class F1:
 
     def keys(self, workload: Workload, jobs: I8, now_s: float) -> F8:  # noqa: ARG002
         """F1's score."""
-        return _log10(workload.limit_s[jobs]) * workload.cores(jobs) + 870.0 * _log10(workload.submit_s[jobs])
+        asked = _log10(np.minimum(workload.limit_s[jobs], LONGEST_S))
+        return asked * workload.cores(jobs) + 870.0 * _log10(np.minimum(workload.submit_s[jobs], LONGEST_S))
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +140,11 @@ class Wfp3:
 
 @dataclass(frozen=True, slots=True)
 class Unicep:
-    """-w / (log2(n) r): favours narrow, short jobs that have waited long; a job of one core goes before all others."""
+    """-w / (log2(n) r): favours narrow, short jobs that have waited long; a job of one core goes before all others.
+
+    1e-15 is added to n, w and the divisor, as the authors of RLScheduler do (Zhang et al., SC 2020): jobs of one core
+    that wait for no time would else divide 0 by 0. Where log2(n) is 1e-15 scores are huge, and differ by their waits.
+    """
 
     changing: bool = True
 

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import cast
+from typing import cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from twin.engine.jobs.capacity import Capacity, Held, Ledger, Spare, use_up
-from twin.engine.jobs.machines import ANY, GPU, RESOURCES, Machines
+from twin.engine.jobs.machines import GPU, RESOURCES, Machines
 from twin.engine.jobs.simulator import JobTwin
-from twin.engine.jobs.workload import F8, I8, Workload
+from twin.engine.jobs.workload import F8, I8, Owner, Workload
 from twin.engine.scheduling import gpu_scores, scores
 from twin.engine.scheduling.gpu_scores import GpuScores
 from twin.engine.scheduling.tallies import DeviceShares, Mates
@@ -39,9 +39,9 @@ class Scored:
     search goes on where the last one stopped, and 0 stands for 50 - machines / 125, at least 5; never fewer than 100
     machines (Kubernetes documentation, "Scheduler Performance Tuning").
 
-    `group` is "user" or "queue": whose instances the spreading rules keep apart. `seed` is that of the rule random.
-    For fgd the pods of all jobs are typical with `foresight`, as in its paper; without, those of the first 1, 2, 4, ...
-    jobs, as many as arrived. fgd chooses the device of a share too.
+    `group` is "user", "group" or "queue": whose instances the spreading rules keep apart. `seed` is that of the rule
+    random. For fgd the pods of all jobs are typical with `foresight`, as in its paper; without, those of the first 1,
+    2, 4, ... jobs, as many as arrived. fgd chooses the device of a share too.
 
     Raises:
         UsageError: a rule, a resource or a group is unknown, a weight is negative, no weight is above 0, or
@@ -51,7 +51,7 @@ class Scored:
     scores: Mapping[str, float]
     resources: Mapping[str, float] = field(default_factory=lambda: {"cpu": 1.0, "memory": 1.0})
     sample_percent: int = 100
-    group: str = "user"
+    group: Owner = "user"
     seed: int = 0
     foresight: bool = False
     _desks: list[Desk] = field(default_factory=list, init=False, repr=False, compare=False)
@@ -59,8 +59,8 @@ class Scored:
     def __post_init__(self) -> None:
         _check_weights(self.scores, scores.NAMES, "score")
         _check_weights(self.resources, RESOURCES, "resource")
-        if self.group not in ("user", "queue"):
-            raise UsageError(f"group={self.group!r} is unknown; known: user, queue")
+        if self.group not in get_args(Owner):
+            raise UsageError(f"group={self.group!r} is unknown; known: {', '.join(get_args(Owner))}")
         if not 0 <= self.sample_percent <= 100:
             raise UsageError(f"sample_percent={self.sample_percent} is not a percentage; give 0 to 100")
 
@@ -116,7 +116,8 @@ class Desk:
         self.resources: F8 = np.array([placement.resources.get(name, 0.0) for name in RESOURCES])
         self.wanted = enough(len(machines), placement.sample_percent)
         self.samples = self.wanted < len(machines)
-        self.seed, self.group = placement.seed, placement.group
+        self.seed = placement.seed
+        self.group: Owner = placement.group
         self.bytes = -(-len(machines) // 8)
         self.no_devices: I8 = np.zeros((len(machines), 1), dtype=np.int64)
         self.empty: F8 = np.zeros(0)
@@ -140,7 +141,7 @@ class Desk:
         if self.needs_shares and _SHARES not in ledgers:
             ledgers[_SHARES] = _bring_up(gpu_scores.device_shares(self.workload, self.machines), twin)
         if self.spreads and self.mates_name not in ledgers:
-            ledgers[self.mates_name] = _bring_up(Mates(_groups(self.workload, self.group), self.domain), twin)
+            ledgers[self.mates_name] = _bring_up(Mates(self.workload.owners(self.group)[0], self.domain), twin)
 
     def known_jobs(self, now_s: float) -> int:
         """How many jobs tell what is typical."""
@@ -165,12 +166,6 @@ def _bring_up(ledger: DeviceShares | Mates, twin: JobTwin) -> Ledger:
         for machine, instances, devices in held:
             ledger.change(job, machine, instances, devices)
     return ledger
-
-
-def _groups(workload: Workload, group: str) -> I8:
-    if group == "user":
-        return workload.user
-    return workload.queue.fill_null(ANY).rank("dense").to_numpy().astype(np.int64)
 
 
 def _domains(machines: Machines, rules: tuple[str, ...]) -> I8:

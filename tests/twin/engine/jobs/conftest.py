@@ -206,17 +206,22 @@ def steady_log(rng: np.random.Generator, count: int, machines: Machines, load: f
                 "submit_s": np.cumsum(rng.exponential(gap_s, count)),
                 "run_s": run_s,
                 "cpu_cores": cores,
-                "memory_gib": np.minimum(cores * rng.lognormal(1.0, 0.6, count), 128.0),
+                "memory_gib": np.ceil(np.minimum(cores * rng.lognormal(1.0, 0.6, count), 128.0)),
             }
         )
     )
 
 
 def crowd_log(rng: np.random.Generator, count: int, machines: Machines) -> Trace:
-    """The same sizes; all arrive in the first hour and stay for days, so that at its end they all run."""
-    log = steady_log(rng, count, machines)
-    times = {"submit_s": np.sort(rng.uniform(0.0, 3600.0, count)), "run_s": rng.uniform(1e5, 1e6, count)}
-    return trace_of(log.jobs.with_columns(**{name: pl.Series(values) for name, values in times.items()}))
+    """As many cores and 2 GiB for each; all arrive in the first hour and stay for days: at its end they all run."""
+    jobs = steady_log(rng, count, machines).jobs
+    return trace_of(
+        jobs.with_columns(
+            submit_s=pl.Series(np.sort(rng.uniform(0.0, 3600.0, count))),
+            run_s=pl.Series(rng.uniform(1e5, 1e6, count)),
+            memory_gib=2.0 * pl.col("cpu_cores"),
+        )
+    )
 
 
 def bare_events(count: int) -> None:

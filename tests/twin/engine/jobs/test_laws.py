@@ -154,6 +154,10 @@ class Watched:
     def plans(self) -> bool:
         return self.inner.plans
 
+    @property
+    def displaces(self) -> bool:
+        return self.inner.displaces
+
     def start(self, twin: JobTwin) -> None:
         self.inner.start(twin)
         self.seen.append(twin.now_s)

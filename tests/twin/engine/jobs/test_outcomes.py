@@ -8,8 +8,8 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from twin.engine.jobs import machines as machine
 from twin.engine.jobs import explain, outcomes, workload
+from twin.engine.jobs import machines as machine
 from twin.engine.jobs.machines import Machines
 from twin.engine.jobs.simulator import JobTwin, Outage, Scheduler
 from twin.engine.scheduling.backfill import Easy, Greedy, Strict
