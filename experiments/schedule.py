@@ -32,7 +32,7 @@ def task(cfg: DictConfig, display: Display) -> int:
             run = replayed(cfg, trace, simulated(advance, cfg.until_s or trace.duration_s or 1.0, "scheduled"))
         with folder.phase("score"):
             told, notes = results(cfg, trace, run)
-        about = {"scheduler": _scheduler(cfg), "machines": run.room(), "assumed": notes}
+        about = {"scheduler": described(cfg), "machines": run.room(), "assumed": notes}
         folder.note(**about, shown_from_s=trace.info.start_s)
         folder.table("kpis", told["kpis"])
         for name, frame in told.items():
@@ -59,19 +59,14 @@ def _trace_with_jobs(cfg: DictConfig) -> Trace:
     return trace
 
 
-def _scheduler(cfg: DictConfig) -> str:
-    """What it is called where the run is shown."""
+def described(cfg: DictConfig) -> str:
+    """What the scheduler is called where the run is shown: its order, then every rule that was chosen."""
     if cfg.replay == "recorded":
         return "the scheduler of the recording, its starts being those recorded"
     rules = [verb.choice("order"), *(f"{group} {verb.choice(group)}" for group in ("backfill", "placement"))]
-    rules += [f"{group} {rule}" for group in ("admission", "filters") for rule in cfg[group]]
-    return ", ".join(
-        [*rules, *(f"{group} {verb.choice(group)}" for group in ("inspector", "contention") if _chosen(cfg[group]))]
-    )
-
-
-def _chosen(config: Any) -> bool:  # noqa: ANN401 - any option of a group whose first one is nothing
-    return cell.build(config) is not None
+    rules += [*(f"admission {rule}" for rule in cfg.admission), *(f"filter {rule}" for rule in cfg.filters)]
+    rules += [f"{group} {verb.choice(group)}" for group in ("inspector", "contention") if cell.build(cfg[group])]
+    return ", ".join(rules)
 
 
 def replayed(cfg: DictConfig, trace: Trace, progress: Callable[[float], None] | None = None) -> JobRun:

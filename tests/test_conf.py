@@ -299,13 +299,19 @@ def held(run: JobRun) -> pl.DataFrame:
 
 
 def others(held: pl.DataFrame) -> pl.DataFrame:
-    """Each placement beside those of other jobs of its user that ran when it began, and had begun before."""
+    """Each placement beside those of other jobs of its user that ran when it began; `before` where they had begun."""
     beside = held.join(held, on="user", suffix="_other").filter(pl.col("job") != pl.col("job_other"))
-    return beside.filter(pl.col("start_s_other") < pl.col("start_s"), pl.col("end_s_other") > pl.col("start_s"))
+    there = beside.filter(pl.col("start_s_other") <= pl.col("start_s"), pl.col("end_s_other") > pl.col("start_s"))
+    return there.with_columns(before=pl.col("start_s_other") < pl.col("start_s"))
 
 
 def near(held: pl.DataFrame) -> bool:
-    together = others(held).group_by("job", "node").agg((pl.col("node") == pl.col("node_other")).any().alias("near"))
+    together = (
+        others(held)
+        .filter("before")
+        .group_by("job", "node")
+        .agg((pl.col("node") == pl.col("node_other")).any().alias("near"))
+    )
     return bool(together["near"].all())
 
 
@@ -315,10 +321,13 @@ def apart(held: pl.DataFrame) -> bool:
 
 def even(held: pl.DataFrame) -> bool:
     """No machine holds two jobs of a user while the large one, on which every job fits, holds none of theirs."""
-    on_it = pl.col("node") == pl.col("node_other")
-    on_large = pl.col("node_other") == "large-0"
     counted = (
-        others(held).group_by("job", "node", "start_s").agg(on_it.sum().alias("here"), on_large.sum().alias("there"))
+        others(held)
+        .group_by("job", "node", "start_s")
+        .agg(
+            here=((pl.col("node") == pl.col("node_other")) & pl.col("before")).sum(),
+            there=(pl.col("node_other") == "large-0").sum(),
+        )
     )
     return counted.filter(pl.col("node") != "large-0", pl.col("here") > pl.col("there")).is_empty()
 

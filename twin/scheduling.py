@@ -38,7 +38,7 @@ MEASURES = ("wait_s", "response_s", "bounded_slowdown")
 KPIS = {"asked_core_h": ("core*h", "neither"), "lost_core_h": ("core*h", "lower")}
 """Unit and better direction of the KPIs that a replay with `Sharing` has besides."""
 _STRIDES = 50
-_UNKNOWN_SHOWN = 3  # names that are proposed for an unknown one
+_UNKNOWN_SHOWN, _COMPARED = 3, 10_000  # names that are proposed for an unknown one, and of how many
 _NOBODY = ("user:", "queue:")  # what jobs belong to that tell none
 
 
@@ -209,7 +209,8 @@ def _numbers(jobs: Workload, names: Sequence[str]) -> list[int]:
     number = {name: job for job, name in enumerate(jobs.names)}
     for name in names:
         if name not in number:
-            near = difflib.get_close_matches(name, number, n=_UNKNOWN_SHOWN) or list(jobs.names[:_UNKNOWN_SHOWN])
+            known = jobs.names[:_COMPARED]
+            near = difflib.get_close_matches(name, known, n=_UNKNOWN_SHOWN) or known[:_UNKNOWN_SHOWN]
             raise UsageError(
                 f"explain names the job {name!r}, which is not among the {len(number)} jobs of the trace; "
                 f"did you mean {' or '.join(map(repr, near))}?"

@@ -16,10 +16,11 @@ from twin.engine.jobs import machines as machine
 from twin.engine.jobs.capacity import Capacity
 from twin.engine.jobs.machines import Power
 from twin.engine.jobs.simulator import Outage, Scheduler
+from twin.engine.jobs.window import WindowTwin
 from twin.engine.scheduling.backfill import Backfill, Easy, Greedy, Strict
 from twin.engine.scheduling.orders import Fcfs, Sjf
-from twin.errors import SimulationError, TraceError
-from twin.scheduling import JobRun, schedule
+from twin.errors import SimulationError, TraceError, UsageError
+from twin.scheduling import Grid, JobRun, Sharing, grid, kpis, recorded_machines, schedule, span
 from twin.trace import tables
 from twin.trace.trace import Trace, TraceInfo
 
@@ -146,6 +147,116 @@ def test_what_cannot_be_is_one_error_with_a_remedy() -> None:
         schedule(trace_of({}), machines, FCFS, until_s=-1.0)
     with pytest.raises(TraceError, match="break the cycle"):
         trace_of({}, {}, edges=(("0", "1"), ("1", "0")))
+
+
+def test_who_looks_on_leaves_tables_and_changes_nothing() -> None:
+    """One job runs 10 s of 25, the other waits for it; the second is explained."""
+    trace = trace_of({}, {"submit_s": 5.0, "run_s": 15.0})
+    plain = schedule(trace, machine.uniform(1, 1), FCFS)
+    run = schedule(trace, machine.uniform(1, 1), FCFS, metered=True, explain=("1",))
+    assert list(run.tables()) == ["outcomes", "placements", "job_steps", "explanations"]
+    assert_frame_equal(run.outcomes, plain.outcomes)
+    whole = run.watched["job_steps"].filter(entity="cluster")
+    assert (whole["cpu_cores"] * whole["step_s"]).sum() == pytest.approx(25.0)
+    assert (whole["waiting_jobs"] * whole["step_s"]).sum() == pytest.approx(5.0)
+    assert run.watched["explanations"].select("from_s", "until_s", "what").rows() == [
+        (5.0, 10.0, "waits"),
+        (10.0, 10.0, "starts"),
+    ]
+
+
+def test_a_run_that_is_cut_is_metered_up_to_the_cut() -> None:
+    """Nothing happens after the last arrival, and yet time passes."""
+    run = schedule(trace_of({"run_s": 100.0}), machine.uniform(1, 1), FCFS, metered=True, until_s=40.0)
+    steps = run.watched["job_steps"].filter(entity="cluster")
+    assert (steps["cpu_cores"] * steps["step_s"]).sum() == pytest.approx(40.0)
+
+
+def test_jobs_on_promised_cores_take_longer_or_lose_work() -> None:
+    """Two jobs of one core and 10 s share one core that was promised twice: 20 s, or half of the work of each."""
+    trace = trace_of({}, {})
+    stretched = schedule(trace, machine.uniform(1, 1), FCFS, sharing=Sharing("stretch", 2.0))
+    assert stretched.outcomes["end_s"].to_list() == [20.0, 20.0]
+    losing = schedule(trace, machine.uniform(1, 1), FCFS, sharing=Sharing("lose", 2.0))
+    assert losing.outcomes["end_s"].to_list() == [10.0, 10.0]
+    cut = schedule(trace, machine.uniform(1, 1), FCFS, sharing=Sharing("lose", 2.0), until_s=4.0)
+    for run, seconds in ((losing, 10.0), (cut, 4.0)):
+        assert run.shared is not None
+        assert run.shared["asked_core_h"].to_list() == pytest.approx([seconds / 3600] * 2)
+        assert run.shared["lost_core_h"].to_list() == pytest.approx([seconds / 7200] * 2)
+        assert len(run.machines) == 1
+        assert run.machines.total()[0] == 1.0, "what there is, not what was promised"
+    told = kpis(losing, trace.jobs, largest=3).filter(entity="cluster")
+    assert told.filter(kpi="lost_core_h")["value"].item() == pytest.approx(10.0 / 3600)
+    assert "lost_core_h" not in kpis(schedule(trace, machine.uniform(1, 1), FCFS), trace.jobs, largest=3)["kpi"]
+
+
+def test_what_the_compiled_engine_does_not_know_is_named() -> None:
+    trace, room = trace_of({}), machine.uniform(1, 1)
+    asked = [{"metered": True}, {"explain": ("0",)}, {"sharing": Sharing("lose")}]
+    for more, words in zip(asked, ("metering", "explanations", "contention"), strict=True):
+        with pytest.raises(UsageError, match=f"engine=compiled does not know {words}.*use engine=reference"):
+            schedule(trace, room, FCFS, engine=WindowTwin, **more)
+    with pytest.raises(UsageError, match="does not know displaced jobs"):
+        schedule(trace, room, Scheduler(Fcfs(), Strict(), preempts=True), engine=WindowTwin)
+    assert schedule(trace, room, FCFS, engine=WindowTwin).outcomes["state"].to_list() == ["done"]
+
+
+def test_an_unknown_job_is_told_with_its_nearest() -> None:
+    with pytest.raises(UsageError, match=r"the job 'x', which is not among the 2 jobs .* did you mean '0' or '1'"):
+        schedule(trace_of({}, {}), machine.uniform(1, 1), FCFS, explain=("0", "x"))
+
+
+def test_a_pool_as_one_machine_draws_what_its_machines_draw() -> None:
+    rows = {"node": ["a0", "a1", "b0"], "pool": ["a", "a", "b"], "cpu_cores": [4.0, 4.0, 10.0]}
+    trace = trace_of({}, nodes=tables.conform(pl.DataFrame(rows), "nodes", "t"))
+    single = recorded_machines(trace, power=Power(50.0, 150.0), power_of={"b": {"full_w": 400.0}})
+    assert single.power == (Power(50.0, 150.0), Power(50.0, 400.0))
+    assert recorded_machines(trace, pooled=True, power=Power(50.0, 150.0)).power == (
+        Power(100.0, 300.0),
+        Power(50.0, 150.0),
+    )
+    with pytest.raises(SimulationError, match="unknown pool 'c'"):
+        recorded_machines(trace, power_of={"c": {}})
+
+
+def priced(*rows: tuple[str, str, float, float]) -> Trace:
+    """A job of 1 h and the table `prices` from rows of zone, quantity, second, value."""
+    frame = pl.DataFrame(rows, schema=["zone", "quantity", "time_s", "value"], orient="row")
+    trace = trace_of({"run_s": 3600.0})
+    return trace.replacing("priced", prices=tables.conform(frame.sort("zone", "quantity", "time_s"), "prices", "t"))
+
+
+def test_carbon_and_cost_by_hand() -> None:
+    """One machine of one core at 300 W for an hour: 0.3 kWh, at 200 g/kWh for half of it, then 400; 90 EUR/MWh."""
+    trace = priced(
+        *(("X", "carbon_g_kwh", 1800.0 * i, 200.0 * (i + 1)) for i in range(2)),
+        *(("X", "electricity_eur_mwh", 1800.0 * i, 90.0) for i in range(2)),
+    )
+    run = schedule(trace, machine.uniform(1, 1), FCFS)
+    told = kpis(run, trace.jobs, largest=1, grid=grid(trace, usd_eur=2.0).over(span(run))).filter(entity="cluster")
+    values = dict(told.select("kpi", "value").iter_rows())
+    assert values["energy_kwh"] == pytest.approx(0.3)
+    assert values["carbon_kg"] == pytest.approx(0.3 * 300 / 1000)
+    assert values["energy_cost_usd"] == pytest.approx(0.3 * 180 / 1000)
+
+
+def test_what_the_grid_does_not_tell_is_said_and_not_scored() -> None:
+    """Two zones and none chosen, prices in EUR, a series that ends early, and a trace without any."""
+    carbon = [(zone, "carbon_g_kwh", 600.0 * i, 100.0) for zone in "XY" for i in range(2)]
+    trace = priced(*carbon, *(("X", "electricity_eur_mwh", 600.0 * i, 90.0) for i in range(2)))
+    several = grid(trace)
+    assert (several.carbon, several.price) == (None, None)
+    assert [words in note for words, note in zip(("the zones", "EUR"), several.missing, strict=True)] == [True, True]
+    chosen = grid(trace, carbon_zone="Y")
+    assert chosen.carbon is not None
+    early = chosen.over((0.0, 3600.0))
+    assert early.carbon is None
+    assert "no value from 1200 s" in early.missing[-1]
+    assert grid(trace, carbon_zone="Y", hold_s=3600.0).over((0.0, 3600.0)).carbon is not None
+    with pytest.raises(UsageError, match="zone='Z'"):
+        grid(trace, carbon_zone="Z")
+    assert grid(trace_of({})) == Grid()
 
 
 def test_same_inputs_same_tables() -> None:

@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 from twin.engine.jobs import machines, outcomes, snapshot, workload
+from twin.engine.jobs.machines import CPU, UNITS
 from twin.engine.jobs.scheduler import Checkpoint, Outage, Scheduler
 from twin.engine.jobs.simulator import JobTwin
 from twin.engine.scheduling import backfill, orders
@@ -76,8 +77,8 @@ def test_a_quota_is_never_exceeded(rule: backfill.Backfill) -> None:
     most = np.zeros(3)
     while any(state < 4 for state in twin.columns["state"].tolist()):
         twin.run(twin.now_s + 600.0)
-        most = np.maximum(most, np.max([twin.owner_holds("user", job)[1] for job in range(len(twin.workload))], axis=0))
-    assert 6 < most[0] <= 8
+        most = np.maximum(most, np.max([twin.holdings.of("user", job)[1] for job in range(len(twin.workload))], axis=0))
+    assert 6 * UNITS[CPU] < most[0] <= 8 * UNITS[CPU]
     assert most[2] == 3
 
 

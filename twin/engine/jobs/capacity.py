@@ -16,6 +16,7 @@ from twin.engine.jobs.machines import CPU, GPU, MEMORY, WHOLE_GPU, Machines
 from twin.engine.jobs.workload import Workload
 
 LEVELS = 64
+_GRADES = 4 * 64
 Held = tuple[tuple[int, int, tuple[int, ...]], ...]
 """What a job holds: (machine, number of instances, devices of its GPUs), machine by machine."""
 Spare = dict[int, list[int]]
@@ -51,10 +52,18 @@ class Capacity:
         cores = machines.capacity[:, CPU]
         # every amount that was or will be asked is a multiple of a level: machines of a level are equally full
         self._levels_are_exact = not (cores % self._step).any() and not (workload.request[:, CPU] % self._step).any()
+        self.free_cpu = int(cores.sum())  # of all machines, closed ones too
         self._bit = [1 << m for m in range(len(machines))]
         self._levels = [0] * (LEVELS + 1)
         for machine, free in enumerate(cores.tolist()):
             self._levels[free // self._step] |= self._bit[machine]
+        # machines with at least so much memory, by grade: what has too little need not be looked at one by one
+        self._roomy = [0] * _GRADES
+        self._memory_grade = [_grade(amount) for amount in machines.capacity[:, MEMORY].tolist()]
+        for amount in np.unique(machines.capacity[:, MEMORY]).tolist():
+            alike = sum(self._bit[m] for m in np.flatnonzero(machines.capacity[:, MEMORY] == amount).tolist())
+            for grade in range(_grade(amount) + 1):
+                self._roomy[grade] |= alike
         self.accepted = [
             sum(self._bit[m] for m in np.flatnonzero(fits[machines.kind]).tolist()) for fits in workload.fits_kind
         ]
@@ -73,7 +82,8 @@ class Capacity:
         twin.free = self.free.copy(order="K")
         twin.devices = self.devices.copy()
         twin.ledgers = {name: ledger.copy() for name, ledger in self.ledgers.items()}
-        twin._levels = self._levels.copy()
+        twin._levels, twin._roomy = self._levels.copy(), self._roomy.copy()
+        twin._memory_grade = self._memory_grade.copy()
         twin._view()
         return twin
 
@@ -82,6 +92,10 @@ class Capacity:
     def candidates(self, job: int) -> int:
         """The open machines that the job accepts, as bits."""
         return self.accepted[self._class[job]] & self.open
+
+    def needed_cpu(self, job: int) -> int:
+        """Cores of all instances of the job together, in small units."""
+        return self._instances[job] * self._cpu[job]
 
     def room(self, job: int, machine: int) -> int:
         """How many instances of the job fit on the machine now."""
@@ -129,7 +143,7 @@ class Capacity:
         enough = 0
         for level in range(need // self._step, LEVELS + 1):
             enough |= self._levels[level]
-        enough &= among
+        enough &= among & self._roomy[_grade(self._memory[job])]
         while enough:
             lowest = enough & -enough
             machine = lowest.bit_length() - 1
@@ -139,6 +153,7 @@ class Capacity:
 
     def _by_level(self, job: int, among: int, levels: range, sign: int) -> Iterator[int]:
         found, memory, need, gpu = self._levels, self.memory, self._memory[job], self._gpu[job]
+        among &= self._roomy[_grade(need)]
         for level in levels:
             if not found[level]:
                 continue
@@ -196,10 +211,17 @@ class Capacity:
 
     def _change(self, job: int, machine: int, instances: int) -> None:
         before = self.cpu[machine]
-        after = before + instances * self._cpu[job]
+        given = instances * self._cpu[job]
+        after = before + given
+        self.free_cpu += given
         self.cpu[machine] = after
         if self._memory[job]:
-            self.memory[machine] += instances * self._memory[job]
+            self.memory[machine] = free = self.memory[machine] + instances * self._memory[job]
+            old, new = self._memory_grade[machine], _grade(free)
+            if old != new:
+                self._memory_grade[machine] = new
+                for grade in range(min(old, new) + 1, max(old, new) + 1):
+                    self._roomy[grade] ^= self._bit[machine]
         if self._gpu[job]:
             self.gpu[machine] += instances * self._gpu[job]
         before //= self._step
@@ -234,6 +256,12 @@ class Capacity:
         self.open |= self._bit[machine]
 
 
+def _grade(memory: int) -> int:
+    """The grade of an amount of memory: whole numbers that grow with it, four for each doubling."""
+    bits = memory.bit_length()
+    return bits if bits < 3 else 4 * bits - 9 + (memory >> bits - 3 & 3)
+
+
 Ordering = Callable[[Capacity, int, int], Iterator[int]]
 """Machines with room for a job among some, best first.
 
@@ -250,30 +278,36 @@ def place(
     `among` are the machines that may be taken, as bits; by default all that are open and that the job accepts.
     Of the machines in `spare` no more is taken than that, and what is taken is subtracted there.
     """
+    if capacity.needed_cpu(job) > capacity.free_cpu:
+        return None
     among = capacity.candidates(job) if among is None else among
     own_way = getattr(ordering, "place", None)
     if own_way is not None:
         return own_way(capacity, job, among, spare)
-    left = capacity._instances[job]
-    if left == 1 and not spare:
+    if capacity._instances[job] == 1 and not spare:
         for machine in ordering(capacity, job, among):
             return ((machine, 1, capacity.take(job, machine, 1)),)
         return None
+    chosen = _choose(capacity, job, ordering(capacity, job, among), spare or {})
+    if spare:
+        use_up(spare, capacity.workload.request[job].tolist(), chosen)
+    return tuple((machine, count, capacity.take(job, machine, count)) for machine, count in chosen) or None
+
+
+def _choose(capacity: Capacity, job: int, best: Iterator[int], spare: Spare) -> list[tuple[int, int]]:
+    """Machines for all instances of the job, and how many on each; none where they are too few."""
+    left = capacity._instances[job]
     chosen: list[tuple[int, int]] = []
-    for machine in ordering(capacity, job, among):
+    for machine in best:
         count = min(left, capacity.room(job, machine))
-        if spare and machine in spare:
+        if machine in spare:
             count = min(count, capacity.times(job, spare[machine]))
         if count > 0:
             chosen.append((machine, count))
             left -= count
         if not left:
-            break
-    if left:
-        return None
-    if spare:
-        use_up(spare, capacity.workload.request[job].tolist(), chosen)
-    return tuple((machine, count, capacity.take(job, machine, count)) for machine, count in chosen)
+            return chosen
+    return []
 
 
 def use_up(spare: Spare, request: list[int], chosen: Iterable[tuple[int, int]]) -> None:

@@ -8,10 +8,35 @@ or infinity means that nothing is ever written.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from twin.errors import SimulationError
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Every job writes its state after each `interval_s` of work, which takes `cost_s`."""
+
+    interval_s: float
+    cost_s: float
+
+
+def busy_s(work_s: float, checkpoint: Checkpoint | None) -> float:
+    """Seconds at full pace that this work takes, checkpoints included."""
+    return work_s if checkpoint is None else float(stretched_run_s(work_s, checkpoint.interval_s, checkpoint.cost_s))
+
+
+def done_s(busy_s: float, checkpoint: Checkpoint | None) -> float:
+    """Seconds of work done after that time at full pace, written or not."""
+    return busy_s if checkpoint is None else float(work_done_s(busy_s, checkpoint.interval_s, checkpoint.cost_s))
+
+
+def saved_s(busy_s: float, checkpoint: Checkpoint | None) -> float:
+    """Seconds of work that survive an interruption after that time at full pace."""
+    return 0.0 if checkpoint is None else float(work_kept_s(busy_s, checkpoint.interval_s, checkpoint.cost_s))
 
 
 def stretched_run_s(run_s: ArrayLike, interval_s: ArrayLike, cost_s: ArrayLike) -> NDArray[np.float64]:

@@ -8,12 +8,16 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from twin.engine.jobs.capacity import Held
 from twin.engine.jobs.machines import CPU, MEMORY
-from twin.engine.jobs.scheduler import Explains, Observer
+from twin.engine.jobs.scheduler import Observer
 from twin.engine.jobs.simulator import HELD, WAITING, JobTwin
+from twin.engine.scheduling import explained
+from twin.engine.scheduling.scored import Scored
 from twin.trace import tables
 
 Row = tuple[str, float, float, str, str]
+_SHOWN = 3  # machines by name
 
 
 def why_waiting(twin: JobTwin, job: int) -> str:
@@ -82,7 +86,6 @@ class Watcher(Observer):
         self._jobs = tuple(dict.fromkeys(jobs))
         self._since: dict[int, tuple[str, float, str]] = {}  # kind, since when, sentence
         self._tried: dict[int, str] = {}
-        self._starts: dict[int, int] = {}  # told already
         self._rows: list[Row] = []
         self._until_s = 0.0
 
@@ -93,24 +96,24 @@ class Watcher(Observer):
             room = counts.pop("has room")
             told = "".join(f", {count} {what}" for what, count in counts.items() if count)
             self._tried[job] = f"{room} of {len(twin.machines)} machines had room{told}"
-            placement = twin.scheduler.placement
-            if room and isinstance(placement, Explains):
-                self._tried[job] += f"; {placement.why(twin, job)}"
+            if room and isinstance(twin.scheduler.placement, Scored):
+                self._tried[job] += f"; {explained.reason(explained.explain(twin, job))}"
+
+    def started(self, twin: JobTwin, job: int, held: Held) -> None:
+        """Tell where and why."""
+        if job in self._jobs:
+            self._end_wait(twin, job)
+            where = ", ".join(twin.machines.names[machine] for machine, _, _ in held[:_SHOWN])
+            more = f" and {len(held) - _SHOWN} more" if len(held) > _SHOWN else ""
+            reason = f"on {where}{more}: {self._tried[job]}"
+            self._rows.append((twin.workload.names[job], twin.now_s, twin.now_s, "starts", reason))
 
     def looked(self, twin: JobTwin) -> None:
         """Tell what changed."""
         self._until_s = twin.now_s
         for job in self._jobs:
             kind, sentence = _waiting(twin, job)
-            starts = int(twin.columns["attempts"][job])
-            if starts > self._starts.get(job, 0):
-                self._starts[job] = starts
-                self._end_wait(twin, job)
-                where = ", ".join(twin.machines.names[machine] for machine, _, _ in twin.held[job][:3])
-                more = f" and {len(twin.held[job]) - 3} more" if len(twin.held[job]) > 3 else ""
-                reason = f"on {where}{more}: {self._tried.pop(job, 'its place was fixed')}"
-                self._rows.append((twin.workload.names[job], twin.now_s, twin.now_s, "starts", reason))
-            elif self._since.get(job, ("", 0.0, ""))[0] != kind:
+            if self._since.get(job, ("", 0.0, ""))[0] != kind:
                 self._end_wait(twin, job)
                 if kind:
                     self._since[job] = (kind, twin.now_s, sentence)

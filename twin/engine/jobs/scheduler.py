@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import numpy as np
 
 from twin.engine.jobs.capacity import Capacity, Held, Ordering
+from twin.engine.jobs.checkpoint import Checkpoint
 from twin.errors import SimulationError
 
 if TYPE_CHECKING:
@@ -32,15 +33,6 @@ class Placement(Protocol):
 
     def look(self, twin: JobTwin) -> Ordering:
         """The machines of the moment, best first; asked at each look of the scheduler."""
-        ...
-
-
-@runtime_checkable
-class Explains(Protocol):
-    """A placement that can say why."""
-
-    def why(self, twin: JobTwin, job: int) -> str:
-        """One sentence on which machine wins for the job now, and by what."""
         ...
 
 
@@ -104,24 +96,26 @@ class Scheduler:
     checkpoint: Checkpoint | None = None
 
     def __post_init__(self) -> None:
-        if self.preempts and not self.backfill.displaces:
+        for rule in self.backfill.excludes:
+            if getattr(self, rule):
+                raise SimulationError(
+                    f"{type(self.backfill).__name__} cannot keep to {rule}: leave {rule} out, or choose the backfill "
+                    "Strict, Greedy or Easy"
+                )
+        if self.preempts and (self.inspector is not None or any(_sees_residents(rule) for rule in self.filters)):
             raise SimulationError(
-                f"{type(self.backfill).__name__} plans for running jobs to stay and cannot displace them: leave out "
-                "preempts, or choose the backfill Strict, Greedy or Easy"
+                "a job that displaces others may then be refused by an inspector or by a filter that looks at what "
+                "runs, for nothing: leave out preempts, or these rules"
             )
 
     @property
     def sees_residents(self) -> bool:
         """Does any of its rules look at what lies on each machine?"""
-        return any(getattr(rule, "sees_residents", False) for rule in (self.placement, *self.filters))
+        return any(_sees_residents(rule) for rule in (self.placement, *self.filters))
 
 
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """Every job writes its state after each `interval_s` of work, which takes `cost_s`."""
-
-    interval_s: float
-    cost_s: float
+def _sees_residents(rule: object) -> bool:
+    return bool(getattr(rule, "sees_residents", False))
 
 
 @dataclass(frozen=True, slots=True)

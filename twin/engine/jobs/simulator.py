@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from twin.engine.jobs.capacity import Capacity, Held, Spare, place
 from twin.engine.jobs.cells import Cells, cells
-from twin.engine.jobs.checkpoint import stretched_run_s, work_done_s, work_kept_s
-from twin.engine.jobs.machines import CPU, GPU, UNITS, Machines
+from twin.engine.jobs.checkpoint import busy_s, done_s, saved_s
+from twin.engine.jobs.holdings import Holdings
+from twin.engine.jobs.machines import Machines
 from twin.engine.jobs.residents import Residents
 from twin.engine.jobs.scheduler import (
     Allowed,
@@ -41,7 +42,9 @@ if TYPE_CHECKING:
 
 EXPECTED, HELD, WAITING, RUNNING, DONE, FAILED, KILLED, CANCELLED, REFUSED = range(9)
 STATES = ("expected", "held", "waiting", "running", "done", "failed", "killed", "cancelled", "refused")
-_END, _REPAIR, _FAIL, _CLOSE, _CANCEL, _SEE, _LOOK, _WAKE = range(8)  # in this order where they fall on one moment
+_END, _KILL, _REPAIR, _FAIL, _CLOSE, _CANCEL, _SEE, _LOOK, _WAKE = range(
+    9
+)  # in this order where they fall on one moment
 _UNSET = -1.0
 Pace = tuple[float, float, float, float, bool]
 """Pace, since when, seconds at full pace done by then, when it ends, and whether that is its limit."""
@@ -89,6 +92,7 @@ class JobTwin:
             "ran_s": np.zeros(len(workload)),
             "kept_s": np.zeros(len(workload)),  # work that need not be done again
             "spent_s": np.zeros(len(workload)),  # of the limit, before it was suspended
+            "unsaved_s": np.zeros(len(workload)),  # of the work kept, what only suspension keeps
         }
         self._agenda: list[tuple[float, int, int, int]] = []  # time, kind, job or outage, attempt
         self._next = 0  # the next arrival
@@ -106,7 +110,7 @@ class JobTwin:
         self.observers = tuple(observers)
         self._keys = self._fixed_keys()
         self._submit_s = cells(np.append(workload.submit_s, NEVER))  # the last arrival is followed by none
-        self._wire(simpy.Environment())
+        self._wire()
         for job in np.flatnonzero((self.columns["state"] == REFUSED) & np.isinf(workload.submit_s)).tolist():
             self._abandon_children(job)  # it never arrives
 
@@ -117,16 +121,13 @@ class JobTwin:
             return None
         return cells(order.keys(self.workload, np.arange(len(self.workload)), 0.0))
 
-    def _wire(self, env: simpy.Environment) -> None:
+    def _wire(self) -> None:
         self._keeps_accounts = isinstance(self.scheduler.order, Accounting)
-        self._env, self._due_s, self._look_s = env, NEVER, _UNSET
+        self._due_s, self._look_s = NEVER, _UNSET
         self._may: tuple[May, ...] = ()
         self._displaced: list[int] = []
-        counted: list[Owner] = sorted({rule.by for rule in self.scheduler.admission if isinstance(rule, Quota)})
-        self._owner = {by: self.workload.owners(by) for by in counted}
-        self._holds = {by: np.zeros((len(names), 3), dtype=np.int64) for by, (_, names) in self._owner.items()}
-        for job in self.held if counted else ():
-            self._count(job, 1)
+        counted: set[Owner] = {rule.by for rule in self.scheduler.admission if isinstance(rule, Quota)}
+        self.holdings = Holdings(self.workload, counted, self.held)
         view = {name: cells(column) for name, column in self.columns.items()}
         self._state, self._attempts, self._losses = view["state"], view["attempts"], view["losses"]
         self._first_s, self._start_s, self._end_s = view["first_start_s"], view["start_s"], view["end_s"]
@@ -135,47 +136,44 @@ class JobTwin:
         self._run_s, self.limit_s, self._cancel_s = (cells(c) for c in (load.run_s, load.limit_s, load.cancel_s))
         self._look_around()
         self._looks_around = bool(self._allowed) or isinstance(self.scheduler.placement, Placement)
-        self._plan()
 
     # -------------------------------------------------- the clock
 
     def run(self, until_s: float | None = None) -> None:
         """Let time pass until `until_s`, what happens then included; until nothing is left to happen by default."""
-        if self._agenda and self._agenda[0][0] < self._due_s:
-            self._plan()  # somebody planned something since
-        if until_s is None:
-            self._env.run()
-        elif not until_s >= self.now_s:
+        if until_s is not None and not until_s >= self.now_s:
             raise SimulationError(f"until_s={until_s:g} lies before now, {self.now_s:g}: fork earlier to go back")
+        # the twin does not hold the clock, which holds it: a fork that nobody wants any more is gone at once
+        env = simpy.Environment(self.now_s)
+        self._plan(env)
+        if until_s is None:
+            env.run()
         else:
             while self._due_s <= until_s:
-                self._env.step()
+                env.step()
             self.now_s = until_s
 
-    def _plan(self) -> None:
+    def _plan(self, env: simpy.Environment) -> None:
         """Ask SimPy to wake us when the next thing happens."""
         due_s = self._agenda[0][0] if self._agenda else NEVER
         if self._submit_s[self._next] < due_s:
             due_s = self._submit_s[self._next]
         self._due_s = due_s
         if due_s < NEVER:
-            env = self._env
-            event = self._next_event = simpy.Event(env)
+            event = simpy.Event(env)
             event._ok, event._value, event.callbacks = True, None, [self._wake]
             delay_s = due_s - env.now
             env.schedule(event, delay=delay_s if delay_s > 0.0 else 0.0)
 
     def _wake(self, event: simpy.Event) -> None:
-        if event is not self._next_event:
-            return  # something earlier was planned since
         # the planned moment, not env.now: adding a delay to a time rounds
         now_s = self.now_s = self._due_s
         agenda, quiet = self._agenda, True
         while agenda and agenda[0][0] <= now_s:
             _, kind, subject, attempt = heappop(agenda)
-            if kind == _END:
+            if kind <= _KILL:
                 if self._attempts[subject] == attempt and self._state[subject] == RUNNING:
-                    self._finish_if_due(subject)
+                    self._finish_if_due(subject, kind == _KILL)
                 quiet = False
             elif kind != _WAKE:
                 quiet = False
@@ -190,7 +188,7 @@ class JobTwin:
             self._schedule()
         for observer in self.observers:
             observer.looked(self)
-        self._plan()
+        self._plan(event.env)
 
     def _schedule(self) -> None:
         """Let the scheduler look at the queue once."""
@@ -222,11 +220,15 @@ class JobTwin:
         """Have the observers look at that time; the scheduler does not."""
         heappush(self._agenda, (max(time_s, self.now_s), _WAKE, 0, 0))
 
-    def candidates(self, job: int) -> int:
-        """The machines that the job may take now if they have room, as bits."""
+    def candidates(self, job: int, *, whatever_runs: bool = False) -> int:
+        """The machines that the job may take now if they have room, as bits.
+
+        With `whatever_runs` rules about what runs elsewhere are left out, for it will have ended one day.
+        """
         among = self.capacity.candidates(job)
-        for allowed in self._allowed:
-            among &= allowed(job)
+        for rule, allowed in self.allowed():
+            if not (whatever_runs and getattr(rule, "sees_residents", False)):
+                among &= allowed(job)
         return among
 
     def allowed(self) -> Iterator[tuple[Filter, Allowed]]:
@@ -240,14 +242,24 @@ class JobTwin:
         barred = [entry for entry in self.queue if self.barred(entry[1])]
         if barred:
             self.queue = [entry for entry in self.queue if not self.barred(entry[1])]
+        saw = len(self.queue)
         self.scheduler.backfill.start(self)
+        if len(self.queue) < saw and any(self.barred(job) for _, job in self.queue):
+            self.look_at(self.now_s)  # who started bars others, who may stand before somebody else
         if barred:
-            self.queue = sorted(self.queue + barred)
+            # a discipline that suspends makes room within a quota, and may have started some of them
+            self.queue = sorted(self.queue + [entry for entry in barred if self._state[entry[1]] == WAITING])
         again_s = min(again_s for _, again_s in looks)
-        idle_s = self.now_s - max(self.columns["start_s"].max(), self.columns["end_s"].max()) if not self.held else 0.0
-        if self.queue and self._look_s < again_s < NEVER and idle_s < _PATIENCE_S:
+        if self.queue and self._look_s < again_s < NEVER and self._idle_s() < _PATIENCE_S:
             self._look_s = again_s
             self.look_at(again_s)
+
+    def _idle_s(self) -> float:
+        """For how long nothing has run, and nobody has come."""
+        if self.held:
+            return 0.0
+        last_s = max(self._submit_s[job] for _, job in self.queue)
+        return self.now_s - max(last_s, self.columns["start_s"].max(), self.columns["end_s"].max())
 
     @property
     def has_fixed_order(self) -> bool:
@@ -256,24 +268,11 @@ class JobTwin:
 
     def barring(self, job: int) -> str:
         """The name of the first rule about admission that keeps the job from starting now; "" where none does."""
-        rules = zip(self.scheduler.admission, self._may, strict=False)
-        return next((rule.name for rule, may in rules if not may(job)), "")
+        return next((rule.name for rule in self.scheduler.admission if not rule.look(self)[0](job)), "")
 
     def barred(self, job: int) -> bool:
         """Does a rule about admission keep the job from starting now? What started at this moment counts."""
         return not all(may(job) for may in self._may)
-
-    def owner_holds(self, by: Owner, job: int) -> tuple[str, NDArray[np.float64]]:
-        """Whose the job is, and cores, GPUs and jobs of the same owner that run now [3], where a quota counts them."""
-        number, names = self._owner[by]
-        return names[number[job]], self._holds[by][number[job]] / (UNITS[CPU], UNITS[GPU], 1.0)
-
-    def _count(self, job: int, sign: int) -> None:
-        load = self.workload
-        count = sign * int(load.instances[job])
-        amounts = (count * load.request[job, CPU], count * load.request[job, GPU], sign)
-        for by, holds in self._holds.items():
-            holds[self._owner[by][0][job]] += amounts
 
     # -------------------------------------------------- the life of a job
 
@@ -281,17 +280,23 @@ class JobTwin:
         if self._state[job] == REFUSED:
             self._abandon_children(job)
         elif self._state[job] == EXPECTED:
-            latency_s = 0.0 if self.workload.latency_s is None else float(self.workload.latency_s[job])
             if self.waits_for[job]:
                 self._state[job] = HELD
-            elif latency_s > 0.0:
-                self._state[job] = WAITING
-                heappush(self._agenda, (self.now_s + latency_s, _SEE, job, 0))
             else:
-                self._enqueue(job)
+                self._show(job)
             cancel_s = self._cancel_s[job]
             if cancel_s < NEVER:
                 heappush(self._agenda, (max(cancel_s, self.now_s), _CANCEL, job, 0))
+
+    def _show(self, job: int) -> None:
+        """The job waits for nobody: the scheduler sees it, now or when its latency is over."""
+        latency_s = self.workload.latency_s
+        seen_s = self.now_s if latency_s is None else self._submit_s[job] + float(latency_s[job])
+        if seen_s > self.now_s:
+            self._state[job] = WAITING
+            heappush(self._agenda, (seen_s, _SEE, job, 0))
+        else:
+            self._enqueue(job)
 
     def _see(self, job: int) -> None:
         """The scheduler sees a job that arrived a while ago."""
@@ -343,16 +348,17 @@ class JobTwin:
     def _begin(self, job: int, held: Held) -> None:
         now_s = self.now_s
         self.held[job] = held
-        if self._holds:
-            self._count(job, 1)
+        if self.holdings:
+            self.holdings.count(job, 1)
         self._state[job] = RUNNING
         self._start_s[job] = now_s
         if self._first_s[job] < 0.0:
             self._first_s[job] = now_s
         self._attempts[job] += 1
-        run_s, limit_s = self._needs_s(job), self.limit_s[job] - self._spent_s[job]
-        ends_s = now_s + (limit_s if self.scheduler.kill and limit_s < run_s else run_s)
-        heappush(self._agenda, (ends_s, _END, job, self._attempts[job]))
+        lasts_s, kind = self._needs_s(job), _END
+        if self.scheduler.kill and self.limit_s[job] - self._spent_s[job] < lasts_s:
+            lasts_s, kind = self.limit_s[job] - self._spent_s[job], _KILL
+        heappush(self._agenda, (now_s + lasts_s, kind, job, self._attempts[job]))
         if self.scheduler.backfill.plans:
             insort(self.running, (self.estimated_end_s(job), job))
         if self.residents is not None:
@@ -366,11 +372,7 @@ class JobTwin:
 
     def _needs_s(self, job: int) -> float:
         """Seconds that the job needs from its start on at full pace: what is left to do, with its checkpoints."""
-        checkpoint = self.scheduler.checkpoint
-        left_s = self._run_s[job] - self._kept_s[job]
-        if checkpoint is None:
-            return left_s
-        return float(stretched_run_s(left_s, checkpoint.interval_s, checkpoint.cost_s))
+        return busy_s(self._run_s[job] - self._kept_s[job], self.scheduler.checkpoint)
 
     def displace(self, job: int) -> bool:
         """Start a job in the place of running ones of lower priority, if that makes room enough."""
@@ -402,21 +404,18 @@ class JobTwin:
 
     def _interrupt(self, job: int) -> None:
         """Take a running job from its machines; its last checkpoint keeps what it holds."""
-        checkpoint = self.scheduler.checkpoint
-        if checkpoint is not None:
-            busy_s = self._busy_s(job)
-            self._kept_s[job] += float(work_kept_s(busy_s, checkpoint.interval_s, checkpoint.cost_s))
+        columns = self.columns
+        columns["kept_s"][job] += saved_s(self._busy_s(job), self.scheduler.checkpoint) - columns["unsaved_s"][job]
+        columns["unsaved_s"][job] = 0.0
         self._release(job)
         self._spent_s[job] = 0.0
         self._state[job] = WAITING
 
     def suspend(self, job: int) -> None:
         """Take a running job from its machines without loss: it queues again and then needs only what is left."""
-        checkpoint = self.scheduler.checkpoint
-        busy_s, held_s = self._busy_s(job), self.now_s - self._start_s[job]
-        if checkpoint is not None:
-            busy_s = float(work_done_s(busy_s, checkpoint.interval_s, checkpoint.cost_s))
-        self._kept_s[job] += busy_s
+        checkpoint, busy, held_s = self.scheduler.checkpoint, self._busy_s(job), self.now_s - self._start_s[job]
+        self.columns["unsaved_s"][job] += done_s(busy, checkpoint) - saved_s(busy, checkpoint)
+        self._kept_s[job] += done_s(busy, checkpoint)
         self._release(job)
         self._spent_s[job] += held_s
         self._enqueue(job)
@@ -425,23 +424,26 @@ class JobTwin:
 
     def pace(self, job: int, pace: float) -> None:
         """A running job gets on with its work at this pace from now on: 1 is full, at 0 it stands still."""
-        busy_s, start_s = self._busy_s(job), self._start_s[job]
-        left_s = max(self._needs_s(job) - busy_s, 0.0)
+        self._plan_end(job, pace, self._busy_s(job))
+
+    def _plan_end(self, job: int, pace: float, behind_s: float) -> None:
+        """Plan the end of a running job anew, that has `behind_s` seconds at full pace behind it."""
+        left_s = max(self._needs_s(job) - behind_s, 0.0)
         ends_s = self.now_s + left_s / pace if pace > 0.0 else NEVER
-        limit_s = start_s + self.limit_s[job] - self._spent_s[job]
+        limit_s = self.estimated_end_s(job)
         killed = self.scheduler.kill and limit_s < ends_s
         due_s = limit_s if killed else ends_s
-        self._paces[job] = (pace, self.now_s, busy_s, due_s, killed)
+        self._paces[job] = (pace, self.now_s, behind_s, due_s, killed)
         if due_s < NEVER:
-            heappush(self._agenda, (due_s, _END, job, self._attempts[job]))
+            heappush(self._agenda, (due_s, _KILL if killed else _END, job, self._attempts[job]))
 
     def _busy_s(self, job: int) -> float:
         """Seconds at full pace that the job has behind it since its start."""
         told = self._paces.get(job)
         if told is None:
             return self.now_s - self._start_s[job]
-        pace, since_s, busy_s, _, _ = told
-        return busy_s + (self.now_s - since_s) * pace
+        pace, since_s, behind_s, _, _ = told
+        return behind_s + (self.now_s - since_s) * pace
 
     def _release(self, job: int) -> None:
         held = self.held.pop(job)
@@ -452,8 +454,8 @@ class JobTwin:
             observer.ended(self, job, held)
         if self._keeps_accounts:
             self.ended.append(job)
-        if self._holds:
-            self._count(job, -1)
+        if self.holdings:
+            self.holdings.count(job, -1)
         if self._keeps_history:
             start_s = self._start_s[job]
             self.history += [(job, machine, count, start_s, self.now_s) for machine, count, _ in held]
@@ -464,12 +466,9 @@ class JobTwin:
         if self._paces:
             self._paces.pop(job, None)
 
-    def _finish_if_due(self, job: int) -> None:
-        told = self._paces.get(job) if self._paces else None
-        if told is None:
-            killed = self.now_s < self._start_s[job] + self._needs_s(job)
-        else:
-            _, _, _, due_s, killed = told
+    def _finish_if_due(self, job: int, killed: bool) -> None:
+        if self._paces and job in self._paces:
+            _, _, _, due_s, killed = self._paces[job]
             if self.now_s < due_s:
                 return  # an end that was planned at another pace
         self._release(job)
@@ -483,7 +482,7 @@ class JobTwin:
                 continue
             self.waits_for[child] -= 1
             if not self.waits_for[child] and self._state[child] == HELD:
-                self._enqueue(child)
+                self._show(child)
 
     def _abandon(self, job: int) -> None:
         """It waits for a job that will never be done."""
@@ -550,18 +549,23 @@ class JobTwin:
         twin.observers = ()
         if scheduler is not None:
             twin._change_scheduler(scheduler)
-        twin._wire(simpy.Environment(self.now_s))
+        twin._wire()
         return twin
 
     def _change_scheduler(self, scheduler: Scheduler) -> None:
         check_estimates(self.workload, scheduler)
-        self.scheduler = scheduler
+        before, self.scheduler = self.scheduler, scheduler
         self._keys = self._fixed_keys()
-        keys = [0.0 if self._keys is None else self._keys[job] for _, job in self.queue]
-        self.queue = sorted(zip(keys, (job for _, job in self.queue), strict=True))
+        if self._keys is not None:
+            self.queue = sorted((self._keys[job], job) for _, job in self.queue)
         planned = sorted((self.estimated_end_s(job), job) for job in self.held)
         self.running = planned if scheduler.backfill.plans else []
         self._settle_residents()
+        if (before.kill, before.checkpoint) != (scheduler.kill, scheduler.checkpoint):
+            for job in self.held:
+                pace = self._paces[job][0] if job in self._paces else 1.0
+                done = done_s(self._busy_s(job), before.checkpoint)
+                self._plan_end(job, pace, busy_s(done, scheduler.checkpoint))
 
     def _settle_residents(self) -> None:
         """Find out anew what lies where."""

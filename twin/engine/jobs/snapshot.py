@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
-import simpy
 
+from twin.engine.jobs.checkpoint import Checkpoint
 from twin.engine.jobs.machines import Machines
 from twin.engine.jobs.simulator import JobTwin, Outage, Scheduler
 from twin.engine.jobs.workload import Workload
@@ -41,6 +42,8 @@ def save(twin: JobTwin, path: Path) -> None:
         "closed": _table(twin._closed.items(), 2).astype(np.int64),
         "paces": _table(((job, *pace) for job, pace in twin._paces.items()), 6),
         "ended": np.array(twin.ended, dtype=np.int64),
+        "rules": np.array(_rules(twin.scheduler)),
+        "keeps_history": np.array(twin._keeps_history),
         "waits_for": twin.waits_for,
         **twin.columns,
         **{_NOTE + name: value for name, value in twin.notes.items()},
@@ -57,9 +60,9 @@ def write(path: Path, arrays: Mapping[str, Any]) -> None:
 
 
 def load(
-    path: Path, workload: Workload, machines: Machines, scheduler: Scheduler, outages: tuple[Outage, ...] = ()
+    path: Path, workload: Workload, machines: Machines, scheduler: Scheduler, outages: Sequence[Outage] = ()
 ) -> JobTwin:
-    """The twin that was saved, ready to run on; nobody observes it.
+    """The twin that was saved, ready to run on, perhaps under another scheduler; nobody observes it.
 
     Raises:
         SimulationError: the file cannot be read, or was saved with other jobs, machines or outages.
@@ -73,7 +76,11 @@ def load(
         raise SimulationError(f"{path}: not of format {FORMAT_VERSION}; save the twin again with this version")
     if state["fingerprint"].tobytes() != fingerprint(workload, machines, outages):
         raise SimulationError(f"{path}: saved with other jobs, machines or outages than those given; give the same")
-    twin = JobTwin(workload, machines, scheduler, outages=outages)
+    kill, interval_s, cost_s = state["rules"].tolist()
+    checkpoint = None if np.isnan(interval_s) else Checkpoint(interval_s, cost_s)
+    # under the rules that planned the ends; those that are given are told afterwards, as to a fork
+    planned = replace(scheduler, kill=bool(kill), checkpoint=checkpoint)
+    twin = JobTwin(workload, machines, planned, outages=outages, history=bool(state["keeps_history"]))
     twin.now_s, twin._next = float(state["clock"][0]), int(state["clock"][1])
     twin.columns = {name: state[name] for name in twin.columns}
     twin.waits_for = state["waits_for"]
@@ -91,9 +98,16 @@ def load(
     for machine, count in twin._closed.items():
         if count:
             twin.capacity.close(machine)
-    twin._wire(simpy.Environment(twin.now_s))
-    twin._settle_residents()
+    twin._wire()
+    twin._change_scheduler(scheduler)
+    twin._wire()
     return twin
+
+
+def _rules(scheduler: Scheduler) -> tuple[float, float, float]:
+    """What the planned ends of running jobs depend on."""
+    checkpoint = scheduler.checkpoint
+    return (scheduler.kill, np.nan, np.nan) if checkpoint is None else (scheduler.kill, *astuple(checkpoint))
 
 
 def _hold(twin: JobTwin, held: list[list[int]], devices: list[int]) -> None:
@@ -110,12 +124,16 @@ def _table(rows: Iterable[tuple[float, ...]], width: int) -> np.ndarray:
     return np.array(list(rows), dtype=np.float64).reshape(-1, width)
 
 
-def fingerprint(workload: Workload, machines: Machines, outages: tuple[Outage, ...]) -> bytes:
+def fingerprint(workload: Workload, machines: Machines, outages: Sequence[Outage]) -> bytes:
     """16 bytes that differ where the jobs, the machines or the outages do."""
     h = hashlib.blake2b(digest_size=16)
     for column in (workload.submit_s, workload.request, workload.instances, workload.limit_s, workload.run_s):
         h.update(np.ascontiguousarray(column).tobytes())
     for column in (workload.cancel_s, workload.parents, workload.job_class, workload.fits_kind, machines.capacity):
         h.update(np.ascontiguousarray(column).tobytes())
-    h.update(repr((machines.names, outages)).encode())
+    for column in (*workload.children, workload.priority, workload.deadline_s, workload.user, workload.group):
+        h.update(np.ascontiguousarray(column).tobytes())
+    h.update(b"" if workload.latency_s is None else np.ascontiguousarray(workload.latency_s).tobytes())
+    h.update(repr((machines.names, tuple(outages), workload.users, workload.groups)).encode())
+    h.update("\0".join(workload.queue.fill_null("")).encode())
     return h.digest()

@@ -196,26 +196,29 @@ def _refusals(
 ) -> tuple[str, ...]:
     """Why each job can never run on these machines; "" where it can."""
     reasons = np.full(len(request), "", dtype=object)
-    shapes, which = np.unique(np.column_stack([request, job_class]), axis=0, return_inverse=True)
-    for i, shape in enumerate(shapes):
-        mine = which.ravel() == i
-        allowed = fits_kind[shape[-1]][machines.kind]
+    for number, kinds in enumerate(fits_kind):
+        mine = np.flatnonzero(job_class == number)
+        allowed = kinds[machines.kind]
         if not allowed.any():
             reasons[mine] = "no machine has the labels, the GPU model and the taints that it accepts"
             continue
-        room = np.minimum(
-            np.min(_times(machines.capacity[allowed, :GPU], shape[:GPU]), axis=1),
-            _times_gpu(machines.capacity[allowed, GPU], int(shape[GPU])),
-        )
-        if room.max() == 0:
-            reasons[mine] = "one instance is larger than any machine that it accepts"
-        else:
-            reasons[mine & (instances > room.sum())] = "all machines that it accepts together are too small for it"
+        shapes, which = np.unique(request[mine], axis=0, return_inverse=True)
+        sizes, count = np.unique(machines.capacity[allowed], axis=0, return_counts=True)
+        room = np.stack([_room(sizes, shape) for shape in shapes])[which.ravel()]
+        reasons[mine[instances[mine] > room @ count]] = "all machines that it accepts together are too small for it"
+        reasons[mine[room.max(axis=1) == 0]] = "one instance is larger than any machine that it accepts"
     reasons[~np.isfinite(run_s)] = NO_RUN_TIME
     reasons[jobs["submit_s"].is_null().to_numpy()] = "nobody recorded when it arrived"
     reasons[(jobs["submit_s"] < 0).fill_null(value=False).to_numpy()] = "it arrived before second 0 of the trace"
     reasons[instances <= 0] = "it has no instance"
     return tuple(reasons)
+
+
+def _room(capacity: I8, request: I8) -> I8:
+    """How often a request goes into each of these machines [machines]."""
+    return np.minimum(
+        np.min(_times(capacity[:, :GPU], request[:GPU]), axis=1), _times_gpu(capacity[:, GPU], int(request[GPU]))
+    )
 
 
 def _times(capacity: I8, request: I8) -> I8:

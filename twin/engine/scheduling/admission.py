@@ -14,13 +14,15 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from twin.engine.jobs.machines import ANY, CPU, GPU, UNITS
+from twin.engine.jobs.machines import ANY, CPU, GPU, UNITS, UNLIMITED
 from twin.engine.jobs.workload import NEVER, Owner
 from twin.errors import UsageError
 
 if TYPE_CHECKING:
     from twin.engine.jobs.simulator import JobTwin
 
+_UNITS = (UNITS[CPU], UNITS[GPU], 1.0)
+"""Small units, in which amounts add up exactly, of what a quota bounds."""
 May = Callable[[int], bool]
 """May this job start now?"""
 
@@ -108,20 +110,16 @@ class Quota:
 
     def look(self, twin: JobTwin) -> tuple[May, float]:
         """Whoever stays within the quota together with what runs; it changes only when jobs start or end."""
-        bound = np.array([self.cpu_cores, self.gpus, self.jobs], dtype=np.float64)  # None becomes NaN: no bound
+        told = zip((self.cpu_cores, self.gpus, self.jobs), _UNITS, strict=True)
+        bound = np.array([UNLIMITED if most is None else round(most * unit) for most, unit in told], dtype=np.int64)
 
         def may(job: int) -> bool:
-            owner, holds = twin.owner_holds(self.by, job)
+            owner, holds = twin.holdings.of(self.by, job)
             if owner not in self.of if self.of else (owner == ANY and self.by != "user"):
                 return True
-            return not np.any(holds + _asks(twin, job) > bound)
+            return not np.any(holds + twin.holdings.asked(job) > bound)
 
         return may, NEVER
-
-
-def _asks(twin: JobTwin, job: int) -> np.ndarray:
-    request, instances = twin.workload.request[job], twin.workload.instances[job]
-    return np.array([request[CPU] / UNITS[CPU] * instances, request[GPU] / UNITS[GPU] * instances, 1.0])
 
 
 @dataclass(frozen=True, slots=True)

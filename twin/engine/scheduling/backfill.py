@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from twin.engine.jobs.capacity import Spare
+from twin.engine.jobs.machines import CPU
 from twin.engine.jobs.simulator import JobTwin
 
 
@@ -22,8 +23,8 @@ class Backfill(Protocol):
         ...
 
     @property
-    def displaces(self) -> bool:
-        """Can it start a job in the place of running ones, as `Scheduler.preempts` asks?"""
+    def excludes(self) -> tuple[str, ...]:
+        """Rules of the `Scheduler`, by the name of their field, that it cannot keep to."""
         ...
 
     def start(self, twin: JobTwin) -> None:
@@ -36,7 +37,7 @@ class Strict:
     """Nobody overtakes: the first who cannot start blocks everyone behind."""
 
     plans: bool = False
-    displaces: bool = True
+    excludes: tuple[str, ...] = ()
 
     def start(self, twin: JobTwin) -> None:
         """Start from the head of the queue as far as there is room."""
@@ -48,7 +49,7 @@ class Greedy:
     """Whoever fits starts, in the order of the queue: nobody blocks, and nobody is protected from starving."""
 
     plans: bool = False
-    displaces: bool = True
+    excludes: tuple[str, ...] = ()
 
     def start(self, twin: JobTwin) -> None:
         """Start everyone who fits."""
@@ -61,24 +62,35 @@ class Easy:
 
     That start is the first estimated end after which the head fits. The machines that it then needs are promised to
     it, those released last first, so that whoever overtakes and stays longer finds as much as possible elsewhere.
+    Rules about what runs elsewhere are taken to be lifted by then; a machine that is reserved for others from a later
+    time on may be promised, and then the promise does not hold.
     """
 
     plans: bool = True
-    displaces: bool = True
+    excludes: tuple[str, ...] = ()
 
     def start(self, twin: JobTwin) -> None:
         """Start the head while there is room, then fill up behind it."""
         start_head(twin)
-        if len(twin.queue) < 2:
+        # whoever is barred meanwhile is no head: nothing can be promised to it
+        place = next((place for place, (_, job) in enumerate(twin.queue) if not twin.barred(job)), len(twin.queue))
+        if place + 1 >= len(twin.queue):
             return
-        head = twin.queue[0][1]
+        head = twin.queue[place][1]
         shadow_s, spare = reservation(twin, head)
-        limit_s, now_s = twin.limit_s, twin.now_s
-        kept = [twin.queue[0]]
-        for entry in twin.queue[1:]:
+        limit_s, now_s, capacity = twin.limit_s, twin.now_s, twin.capacity
+        promised = sum(max(0, capacity.cpu[machine] - left[CPU]) for machine, left in spare.items())
+        spare_cpu = capacity.free_cpu - promised  # no more than that is there for those who stay longer
+        kept = twin.queue[: place + 1]
+        for entry in twin.queue[place + 1 :]:
             job = entry[1]
-            ends_before = now_s + limit_s[job] <= shadow_s
-            if not twin.start(job, None if ends_before else spare):
+            if now_s + limit_s[job] <= shadow_s:
+                starts = twin.start(job)
+            else:
+                need = capacity.needed_cpu(job)
+                starts = need <= spare_cpu and twin.start(job, spare)
+                spare_cpu -= need if starts else 0
+            if not starts:
                 kept.append(entry)
         twin.queue[:] = kept
 
@@ -107,10 +119,10 @@ def reservation(twin: JobTwin, head: int) -> tuple[float, Spare]:
     """
     capacity, workload = twin.capacity, twin.workload
     needed = int(workload.instances[head])
-    candidates = twin.candidates(head)
+    candidates = twin.candidates(head, whatever_runs=True)
     free: dict[int, list[int]] = {}  # on machines that were looked at
     room: dict[int, int] = {}
-    if needed > 1:
+    if needed > 1 or twin.scheduler.inspector or twin.scheduler.filters:  # else it would have started where is room
         room = {machine: capacity.room(head, machine) for machine in capacity.lowest_first(head, candidates)}
     total, shadow_s = sum(room.values()), twin.now_s
     released: dict[int, None] = {}  # machines in order of their last release

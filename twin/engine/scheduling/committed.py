@@ -36,7 +36,7 @@ class Committed:
     """
 
     fill: bool = True
-    displaces: bool = False
+    excludes: tuple[str, ...] = ("preempts",)
 
     @property
     def plans(self) -> bool:

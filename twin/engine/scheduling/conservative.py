@@ -49,7 +49,7 @@ class Conservative:
     """
 
     plans: bool = True
-    displaces: bool = False
+    excludes: tuple[str, ...] = ("preempts", "filters")
 
     def start(self, twin: JobTwin) -> None:
         """Bring the plan up to date, then start everyone whose time has come."""

@@ -58,7 +58,7 @@ class Reservation:
         return allowed
 
     def _look_again(self, twin: JobTwin, end_s: float) -> None:
-        note = f"reservation {self.time_s:g} {end_s:g} {' '.join(self.machines)}"
+        note = f"reservation {self.time_s!r} {end_s!r}"
         if note not in twin.notes:
             twin.notes[note] = np.array([end_s])
             twin.look_at(self.time_s)

@@ -43,7 +43,7 @@ class TimeSlices:
     slice_s: float = 30.0
     most: int = 2
     plans: bool = False
-    displaces: bool = False
+    excludes: tuple[str, ...] = ("preempts", "filters", "inspector")
 
     def __post_init__(self) -> None:
         if not (0 < self.slice_s < np.inf and self.most >= 1):
@@ -64,6 +64,7 @@ class TimeSlices:
             due_s = NEVER
         elif not twin.now_s < due_s < NEVER:
             due_s = (np.floor(twin.now_s / self.slice_s + _MAYBE) + 1.0) * self.slice_s
+            due_s += self.slice_s if due_s <= twin.now_s else 0.0  # a product that was rounded down
             twin.look_at(due_s)
         rotation.note(due_s)
 

@@ -76,7 +76,7 @@ class Scored:
 
     def look(self, twin: JobTwin) -> Looking:
         """The ordering of the moment."""
-        if not self._desks or self._desks[0].workload is not twin.workload:
+        if not self._desks or not self._desks[0].serves(twin):
             self._desks[:] = [Desk(self, twin.workload, twin.machines)]
         desk = self._desks[0]
         desk.keep_tallies(twin)
@@ -134,6 +134,10 @@ class Desk:
         self.chosen: I8 = np.zeros(len(machines), dtype=np.int64)
         self.raw: F8 = np.zeros((len(self.rules), len(machines)))
         self.scaled, self.total = np.zeros_like(self.raw), np.zeros(len(machines))
+
+    def serves(self, twin: JobTwin) -> bool:
+        """Was it made for these jobs and machines?"""
+        return self.workload is twin.workload and self.machines is twin.machines
 
     def keep_tallies(self, twin: JobTwin) -> None:
         """Have the twin's capacity count what the rules look at, from now on and with all that runs already."""
@@ -244,7 +248,7 @@ class Looking:
 
     def _spared(self, capacity: Capacity, job: int, spare: Spare) -> int:
         """All machines but those that have nothing to spare for an instance of the job, as bits."""
-        used_up = sum(1 << machine for machine, amounts in spare.items() if not capacity.times(job, amounts))
+        used_up = sum(1 << machine for machine, amounts in spare.items() if capacity.times(job, amounts) <= 0)
         return ~used_up
 
     def _best(self, capacity: Capacity, job: int, among: int, instance: int) -> int:

@@ -90,7 +90,7 @@ class Promising:
 
     promises: list[tuple[int, float]]
     plans: bool = True
-    displaces: bool = True
+    excludes: tuple[str, ...] = ()
 
     def start(self, twin: JobTwin) -> None:
         start_head(twin)

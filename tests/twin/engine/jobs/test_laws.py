@@ -155,8 +155,8 @@ class Watched:
         return self.inner.plans
 
     @property
-    def displaces(self) -> bool:
-        return self.inner.displaces
+    def excludes(self) -> tuple[str, ...]:
+        return self.inner.excludes
 
     def start(self, twin: JobTwin) -> None:
         self.inner.start(twin)

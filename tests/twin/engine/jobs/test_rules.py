@@ -20,6 +20,7 @@ from twin.engine.scheduling import orders
 from twin.engine.scheduling.backfill import Easy, Greedy, Strict
 from twin.engine.scheduling.committed import Committed
 from twin.engine.scheduling.conservative import Conservative
+from twin.engine.scheduling.scored import Scored
 from twin.errors import SimulationError
 
 FCFS = orders.Fcfs()
@@ -108,7 +109,7 @@ def test_a_placement_may_depend_on_the_moment() -> None:
 @pytest.mark.parametrize("discipline", [Conservative(), Committed()])
 def test_a_discipline_that_cannot_displace_refuses_to(discipline: Conservative | Committed) -> None:
     """A wish that would be ignored is an error."""
-    with pytest.raises(SimulationError, match="cannot displace them: leave out preempts"):
+    with pytest.raises(SimulationError, match="cannot keep to preempts"):
         Scheduler(FCFS, discipline, preempts=True)
 
 
@@ -222,6 +223,18 @@ def test_a_watched_job_tells_its_waits_and_its_start() -> None:
         "number 2 in the queue, behind 1 that go first",
         "on node-0: 1 of 1 machines had room",
     ]
+
+
+def test_a_watched_job_tells_which_scores_won() -> None:
+    """The machine that it starts on is the one that the sentence names."""
+    scheduler = Scheduler(FCFS, Strict(), Scored({"least_allocated": 1.0, "balanced_allocation": 1.0}))
+    load = twin_of(simple([(0, 10, 1), (1, 5, 1)]), machine.uniform(2, 4, 8.0), scheduler)
+    watcher = Watcher([1])
+    JobTwin(load.workload, load.machines, scheduler, observers=(watcher,)).run()
+    (told,) = watcher.table(load)["reason"].to_list()
+    assert told.startswith("on node-1: 2 of 2 machines had room; node-1 won with ")
+    assert "least allocated" in told
+    assert "runner-up node-0" in told
 
 
 def test_watching_changes_nothing() -> None:

@@ -46,7 +46,7 @@ def test_a_job_costs_few_bare_events() -> None:
 
 def test_a_fork_costs_little_more_than_copies() -> None:
     """20,000 running jobs: beside copies of the arrays, and of a dictionary and a list with an entry for each."""
-    count, most = 20_000, 3.5
+    count, most = 20_000, 3.0
     machines = machine.uniform(2_000, 64.0, 256.0)
     twin = JobTwin(workload.of(crowd_log(np.random.default_rng(0), count, machines), machines), machines, BEST_FIT)
     twin.run(3600.0)
