@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import polars as pl
 from omegaconf import DictConfig
 
 from experiments import cell, present, verb
 from experiments.display import Display, simulated
+from experiments.replay import replayed, results
 from experiments.rundir import RunFolder
 from twin.errors import UsageError
 from twin.job_metrics import CLUSTER
 from twin.trace.trace import Trace
-
-if TYPE_CHECKING:
-    from twin.scheduling import JobRun
 
 FOLDER = "jobs"  # of the run folder, where the tables about jobs lie
 
@@ -67,99 +63,6 @@ def described(cfg: DictConfig) -> str:
     rules += [*(f"admission {rule}" for rule in cfg.admission), *(f"filter {rule}" for rule in cfg.filters)]
     rules += [f"{group} {verb.choice(group)}" for group in ("inspector", "contention") if cell.build(cfg[group])]
     return ", ".join(rules)
-
-
-def replayed(cfg: DictConfig, trace: Trace, progress: Callable[[float], None] | None = None) -> JobRun:
-    """The run that the configuration asks for; raises UsageError for a wrong value.
-
-    Queue and machines are metered where the engine has observers, which the compiled one has not.
-    """
-    from twin.engine.jobs.simulator import JobTwin
-    from twin.scheduling import recorded, schedule
-
-    machines = given(cfg.machines, trace)
-    if cfg.replay == "recorded":
-        if cfg.explain:
-            raise UsageError("replay=recorded tells no reasons: explain needs replay=policy")
-        return recorded(trace, machines, until_s=cfg.until_s)
-    if cfg.replay != "policy":
-        raise UsageError(f"replay={cfg.replay} must be policy or recorded")
-    engine = cell.build(cfg.engine)
-    return schedule(
-        trace,
-        machines,
-        scheduler(cfg, trace),
-        outages=given(cfg.outages, trace, machines),
-        piece_cores=cfg.piece_cores,
-        missing_run_s=cfg.missing_run_s,
-        missing_limit_s=cfg.missing_limit_s,
-        until_s=cfg.until_s,
-        engine=engine,
-        metered=issubclass(engine, JobTwin),
-        explain=tuple(cfg.explain),
-        sharing=cell.build(cfg.contention),
-        progress=progress,
-    )
-
-
-def scheduler(cfg: DictConfig, trace: Trace) -> Any:  # noqa: ANN401
-    """The `twin.engine.jobs.scheduler.Scheduler` that the configuration describes."""
-    from twin.engine.jobs.scheduler import Checkpoint, Scheduler
-
-    checkpoint = None if cfg.checkpoint.interval_s is None else Checkpoint(**cell.plain(cfg.checkpoint))
-    return Scheduler(
-        order=cell.build(cfg.order),
-        backfill=cell.build(cfg.backfill),
-        placement=cell.build(cfg.placement),
-        kill=cfg.kill,
-        retries=cfg.retries,
-        admission=tuple(given(rule, trace) for rule in cfg.admission.values()),
-        filters=tuple(given(rule, trace) for rule in cfg.filters.values()),
-        inspector=cell.build(cfg.inspector),
-        preempts=cfg.preempts,
-        checkpoint=checkpoint,
-    )
-
-
-def given(config: Any, *facts: Any) -> Any:  # noqa: ANN401 - whatever the configuration constructs
-    """What a configuration constructs; where that is a function still (`_partial_`), what it makes of the facts."""
-    built = cell.build(config)
-    return built(*facts) if callable(built) else built
-
-
-def results(cfg: DictConfig, trace: Trace, run: JobRun) -> tuple[dict[str, pl.DataFrame], list[str]]:
-    """The run's tables by name, and in sentences what is assumed in them and what they do not hold.
-
-    Raises UsageError for a zone of the grid that the trace does not hold.
-    """
-    from twin.scheduling import compared, grid, kpis, span
-    from twin.seeds import child
-
-    known = grid(trace, **cell.plain(cfg.energy)).over(span(run, cfg.until_s))
-    told = {
-        "kpis": kpis(run, trace.jobs, largest=cfg.largest, until_s=cfg.until_s, grid=known),
-        **run.tables(),
-        **compared(run, trace.jobs, rng=child(cfg.seed, "noise floor"), until_s=cfg.until_s),
-    }
-    return told, [*_assumed(cfg, run), *known.missing]
-
-
-def _assumed(cfg: DictConfig, run: JobRun) -> list[str]:
-    """What the figures rest on that nobody measured, and what could not be measured."""
-    from twin.engine.jobs.machines import Power
-
-    found = []
-    power = cell.build(cfg.machines.get("power")) or Power()
-    if not run.placements.height:
-        found.append("no energy: it is not known which machine each job lay on")
-    elif power == Power() and not cfg.machines.get("power_of"):
-        found.append(
-            f"energy is assumed: each machine draws {power.idle_w:g} to {power.full_w:g} W, {power.curve} in the held "
-            "share of its cores; set machines.power"
-        )
-    if run.source == "twin" and "job_steps" not in run.tables():
-        found.append("no table job_steps: the compiled engine does not meter queue and machines; use engine=reference")
-    return found
 
 
 def main() -> None:

@@ -85,6 +85,7 @@ class Schedule(Common):
     piece_cores: float | None = MISSING
     missing_run_s: float | None = MISSING
     missing_limit_s: float | None = MISSING
+    calibration: str | None = MISSING
     explain: list[str] = MISSING
     energy: Energy = MISSING
     largest: int = MISSING

@@ -19,7 +19,7 @@ from polars.testing import assert_frame_equal
 
 import twin
 from experiments import benchmark, cell, schema
-from experiments import schedule as scheduling
+from experiments import replay as scheduling
 from experiments.gate.rules import Rules
 from scenarios.job_log import job_log
 from twin.scheduling import JobRun, Replay

@@ -26,6 +26,8 @@ from twin.engine.jobs.simulator import JobTwin
 from twin.engine.jobs.workload import Workload
 from twin.errors import SimulationError, TraceError, UsageError
 from twin.fidelity import scorecard
+from twin.fidelity.calibrate import Calibration
+from twin.fidelity.calibrated import calibrated
 from twin.job_energy import Signal
 from twin.trace import tables
 from twin.trace.trace import Trace
@@ -138,6 +140,8 @@ def schedule(
     metered: bool = False,
     explain: Sequence[str] = (),
     sharing: Sharing | None = None,
+    calibration: Calibration | None = None,
+    rng: np.random.Generator | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Replay:
     """Replay the trace's jobs on machines under a scheduler: same jobs, other policy.
@@ -155,14 +159,21 @@ def schedule(
         metered: also measure the queue and the machines over time, table `job_steps`.
         explain: names of jobs for which to tell why they waited and started, table `explanations`.
         sharing: machines promise more than they have, and jobs get what is there.
+        calibration: what was fitted to the recording, e.g. how late its scheduler saw the jobs.
+        rng: draws what the calibration leaves to chance; needed with one.
         progress: told the simulated second now and then, up to the last arrival.
 
     Raises:
         SimulationError: the trace holds no jobs, or `until_s` lies before its start.
-        UsageError: a job to be explained that the trace does not hold, or something that the engine does not know.
+        UsageError: a job to be explained that the trace does not hold, something that the engine does not know, or a
+            calibration without `rng`.
     """
     seen = machines if sharing is None else overcommitted(machines, sharing.overcommit)
     jobs = workload.of(trace, seen, piece_cores=piece_cores, missing_run_s=missing_run_s)
+    if calibration is not None:
+        if rng is None:
+            raise UsageError("a calibration leaves some things to chance: give rng, e.g. numpy.random.default_rng(0)")
+        jobs = calibrated(jobs, calibration, rng)
     jobs = workload.estimated(jobs, missing_limit_s)
     if not issubclass(engine, JobTwin):
         _check_known(

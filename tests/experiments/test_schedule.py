@@ -18,7 +18,8 @@ from polars.testing import assert_frame_equal
 
 from experiments import cell, schema
 from experiments.display import Silent
-from experiments.schedule import described, replayed, results, task
+from experiments.replay import replayed, results
+from experiments.schedule import described, task
 from scenarios.job_log import job_log
 from twin.errors import SimulationError, UsageError
 from twin.trace import tables

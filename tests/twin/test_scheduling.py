@@ -12,6 +12,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 import twin
+from scenarios.job_log import job_log
 from twin.engine.jobs import machines as machine
 from twin.engine.jobs.capacity import Capacity
 from twin.engine.jobs.machines import Power
@@ -20,6 +21,7 @@ from twin.engine.jobs.window import WindowTwin
 from twin.engine.scheduling.backfill import Backfill, Easy, Greedy, Strict
 from twin.engine.scheduling.orders import Fcfs, Sjf
 from twin.errors import SimulationError, TraceError, UsageError
+from twin.fidelity.calibrate import Calibration, Estimate
 from twin.scheduling import Grid, JobRun, Sharing, grid, kpis, recorded_machines, schedule, span
 from twin.trace import tables
 from twin.trace.trace import Trace, TraceInfo
@@ -332,3 +334,15 @@ def test_nasa_on_many_machines_is_nasa_on_one() -> None:
     """One-core pieces anywhere are a pool, also where others overtake."""
     one, many = nasa(pooled=True, easy=True).outcomes, nasa(pooled=False, easy=True).outcomes
     assert one["start_s"].to_list() == many["start_s"].to_list()
+
+
+def test_a_replay_with_a_calibration_sees_jobs_as_late_as_the_recording_did() -> None:
+    """Every job waits at least the fitted latency; without a generator nothing can be drawn."""
+    told = tuple(Estimate(f"scheduler_latency_p{q}_s", 30.0, 30.0, 30.0, "s", 9) for q in (10, 50, 90))
+    fitted = Calibration("test", "0" * 64, "d", "2026-01-01T00:00:00+00:00", told)
+    trace = job_log(jobs=60, days=1)
+    scheduler = Scheduler(Fcfs(), Easy())
+    run = schedule(trace, machine.of(trace), scheduler, calibration=fitted, rng=np.random.default_rng(0))
+    assert run.outcomes["wait_s"].min() == pytest.approx(30.0)
+    with pytest.raises(UsageError, match="give rng"):
+        schedule(trace, machine.of(trace), scheduler, calibration=fitted)

@@ -56,6 +56,7 @@ def supported(
         (len(observers) > 0, "observers"),
         ((workload.parents[runs] > 0).any(), "jobs that wait for other jobs"),
         (np.isfinite(workload.cancel_s[runs]).any(), "jobs whose owner gives up waiting"),
+        (workload.latency_s is not None, "schedulers that see jobs late"),
         (isinstance(scheduler.order, Accounting), "orders that keep accounts"),
         (len(scheduler.admission) > 0, "rules of admission"),
         (len(scheduler.filters) > 0, "rules about where a job may run"),

@@ -263,7 +263,11 @@ def test_what_it_does_not_know_is_refused_by_name():
         (workload, replace(scheduler, checkpoint=Checkpoint(1.0, 1.0)), "checkpoints"),
         (workload, replace(scheduler, placement=lambda capacity, job, among: iter(())), "the placement"),
         (workload, replace(scheduler, placement=looking), "look at more than what is free, as SimpleNamespace"),
-        (workload, replace(scheduler, backfill=type("Other", (), {"plans": False, "excludes": ()})()), "backfill Other"),
+        (
+            workload,
+            replace(scheduler, backfill=type("Other", (), {"plans": False, "excludes": ()})()),
+            "backfill Other",
+        ),
     ):
         assert words in supported(load, rules)
         with pytest.raises(SimulationError, match=r"use simulator\.JobTwin"):
