@@ -30,7 +30,7 @@ import twin
 from experiments.display import Display
 from experiments.study import Study, Titled
 from twin.engine.jobs import machines
-from twin.engine.jobs.simulator import Scheduler
+from twin.engine.jobs.scheduler import Scheduler
 from twin.engine.scheduling.admission import Windows
 from twin.engine.scheduling.backfill import Easy
 from twin.engine.scheduling.orders import Fcfs

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 import polars as pl
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from experiments import cell, verb
-from twin.errors import UsageError
+from twin.errors import SimulationError, UsageError
 from twin.trace.trace import Trace
 
 if TYPE_CHECKING:
@@ -18,10 +20,43 @@ if TYPE_CHECKING:
 
 
 def replayed(cfg: DictConfig, trace: Trace, progress: Callable[[float], None] | None = None) -> JobRun:
-    """The run that the configuration asks for; raises UsageError for a wrong value.
+    """The run that the configuration asks for; raises UsageError for a wrong value, before anything runs if it can.
 
     Queue and machines are metered where the engine has observers, which the compiled one has not.
     """
+    _check(cfg, trace)
+    with _wrongly_configured():
+        return _replayed(cfg, trace, progress)
+
+
+def _check(cfg: DictConfig, trace: Trace) -> None:
+    """Raises UsageError for a value that cannot be."""
+    from twin.job_energy import check_hold
+
+    if cfg.replay not in ("policy", "recorded"):
+        raise UsageError(f"replay={cfg.replay} must be policy or recorded")
+    first_s = trace.jobs["submit_s"].min()
+    if cfg.until_s is not None and not cfg.until_s > max(0.0, cast("float | None", first_s) or 0.0):
+        first = "" if first_s is None else f", and after the first arrival at {first_s:g} s"
+        raise UsageError(f"until_s={cfg.until_s:g} must be above 0{first}; null runs until the last job ended")
+    if cfg.largest < 0:
+        raise UsageError(f"largest={cfg.largest} must be 0 or more users, queues and pools that the KPIs tell apart")
+    check_hold(cfg.energy.hold_s)
+
+
+@contextmanager
+def _wrongly_configured() -> Iterator[None]:
+    """What the twin calls impossible here was asked for by the configuration: a UsageError."""
+    try:
+        yield
+    except (SimulationError, HydraException) as error:
+        cause = error if isinstance(error, SimulationError) else error.__cause__  # Hydra wraps what it constructs
+        if not isinstance(cause, (SimulationError, UsageError)):
+            raise
+        raise UsageError(str(cause)) from error
+
+
+def _replayed(cfg: DictConfig, trace: Trace, progress: Callable[[float], None] | None) -> JobRun:
     from twin.engine.jobs.simulator import JobTwin
     from twin.scheduling import recorded, schedule
     from twin.seeds import child
@@ -32,8 +67,6 @@ def replayed(cfg: DictConfig, trace: Trace, progress: Callable[[float], None] | 
         if cfg.explain:
             raise UsageError("replay=recorded tells no reasons: explain needs replay=policy")
         return recorded(trace, machines, until_s=cfg.until_s)
-    if cfg.replay != "policy":
-        raise UsageError(f"replay={cfg.replay} must be policy or recorded")
     engine = cell.build(cfg.engine)
     return schedule(
         trace,
@@ -118,9 +151,11 @@ def _assumed(cfg: DictConfig, run: JobRun) -> list[str]:
     """What the figures rest on that nobody measured, and what could not be measured."""
     from twin.engine.jobs.machines import Power
 
-    found = []
+    found = _of_sharing(run)
     power = cell.build(cfg.machines.get("power")) or Power()
-    if not run.placements.height:
+    if not run.outcomes["start_s"].count():
+        found.append("no energy: no job started")
+    elif not run.placements.height:
         found.append("no energy: it is not known which machine each job lay on")
     elif power == Power() and not cfg.machines.get("power_of"):
         found.append(
@@ -130,3 +165,15 @@ def _assumed(cfg: DictConfig, run: JobRun) -> list[str]:
     if run.source == "twin" and "job_steps" not in run.tables():
         found.append("no table job_steps: the compiled engine does not meter queue and machines; use engine=reference")
     return found
+
+
+def _of_sharing(run: JobRun) -> list[str]:
+    """What the figures mean where machines promised more cores than they have."""
+    from twin.scheduling import Replay
+
+    if not isinstance(run, Replay) or run.shared is None:
+        return []
+    return [
+        "utilisation is of the cores that there are, and counts what jobs hold: with promised cores it may exceed 1",
+        "energy follows the held share of the promised cores, not what jobs really used of them",
+    ]

@@ -33,7 +33,8 @@ from experiments.display import Display
 from experiments.intervals import iqm
 from experiments.study import Study, Titled, beside, interval, published
 from twin.engine.jobs import machines, workload
-from twin.engine.jobs.simulator import JobTwin, Scheduler
+from twin.engine.jobs.scheduler import Scheduler
+from twin.engine.jobs.simulator import JobTwin
 from twin.engine.jobs.workload import F8, I8, Workload
 from twin.engine.scheduling.committed import Committed
 from twin.engine.scheduling.orders import F1, Fcfs, Order, Sjf, Unicep, Wfp3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import polars as pl
@@ -11,11 +12,13 @@ from experiments import cell, present, verb
 from experiments.display import Display, simulated
 from experiments.replay import replayed, results
 from experiments.rundir import RunFolder
+from twin.engine.jobs.scheduler import Scheduler
 from twin.errors import UsageError
 from twin.job_metrics import CLUSTER
 from twin.trace.trace import Trace
 
 FOLDER = "jobs"  # of the run folder, where the tables about jobs lie
+_USUAL = {"outages": "none", "engine": "reference"}  # what is not worth a word
 
 
 def task(cfg: DictConfig, display: Display) -> int:
@@ -40,9 +43,17 @@ def task(cfg: DictConfig, display: Display) -> int:
     if "scorecard" in told:
         display.table("Scorecard: the run against the recording", told["scorecard"])
     if "explanations" in told:
-        display.table("Why they waited, and why they started where they did", told["explanations"])
+        _explain(told["explanations"], display)
     present.finish(folder.final, cfg, display)
     return verb.DONE
+
+
+def _explain(told: pl.DataFrame, display: Display) -> None:
+    """Whole sentences, each on a line: a table would cut them."""
+    display.result("\nWhy they waited, and why they started where they did")
+    for row in told.iter_rows(named=True):
+        until = f" to {row['until_s']:g} s" if row["what"] == "waits" and row["until_s"] is not None else ""
+        display.result(f"{row['job']} {row['what']} at {row['from_s']:g} s{until}: {row['reason']}")
 
 
 def _trace_with_jobs(cfg: DictConfig) -> Trace:
@@ -62,7 +73,19 @@ def described(cfg: DictConfig) -> str:
     rules = [verb.choice("order"), *(f"{group} {verb.choice(group)}" for group in ("backfill", "placement"))]
     rules += [*(f"admission {rule}" for rule in cfg.admission), *(f"filter {rule}" for rule in cfg.filters)]
     rules += [f"{group} {verb.choice(group)}" for group in ("inspector", "contention") if cell.build(cfg[group])]
-    return ", ".join(rules)
+    return ", ".join([*rules, *_settings(cfg)])
+
+
+def _settings(cfg: DictConfig) -> list[str]:
+    """What differs from the defaults apart from the rules that are configuration groups of every run."""
+    known = {field.name: field.default for field in fields(Scheduler)}
+    told = [name for name in ("kill", "preempts") if cfg[name]]
+    told += [f"retries {cfg.retries}"] if cfg.retries != known["retries"] else []
+    if cfg.checkpoint.interval_s is not None:
+        told.append(f"checkpoint every {cfg.checkpoint.interval_s:g} s")
+    told += [f"{name} {cfg[name]:g}" for name in ("piece_cores", "missing_run_s", "missing_limit_s") if cfg[name]]
+    told += [f"{group} {verb.choice(group)}" for group, usual in _USUAL.items() if verb.choice(group) != usual]
+    return [*told, "calibrated"] if cfg.calibration else told
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ from twin.trace import tables
 
 _HEADLINE = ("score", "cost_usd", "late_ratio", "slo_violation_min", "utilisation_ratio", "scale_events")
 _HEADLINE += ("wait_mean_s", "bounded_slowdown_mean", "deadline_miss_ratio", "utilisation_cpu_ratio")
+_HEADLINE += ("lost_core_h", "stretched_h")  # what promised cores cost: without it they always look best
 _HIGHER = ("utilisation_ratio", "utilisation_cpu_ratio")
 
 

@@ -132,6 +132,8 @@ def _worded(error: BaseException) -> str:
     text = str(error).strip()
     if isinstance(error.__cause__, OmegaConfBaseException) and str(error.__cause__) not in text:
         text += f"\n{error.__cause__}"
+    if "is not a ListConfig" in text:
+        text += "\nIt takes a list: write key=[a,b]."
     unknown = re.search(r"Key '([\w.@]+)' (?:is )?not in", text)
     if unknown:
         known = [str(key) for key in _known_keys()]

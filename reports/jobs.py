@@ -8,7 +8,7 @@ them together), `assumed` (sentences about what nobody measured) and the trace's
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ import polars as pl
 
 from reports import folder, offline, views, wording
 from reports import jobs_charts as charts
+from reports import jobs_kpis as scored
 from reports import jobs_tables as printed
+from reports import jobs_verdicts as verdicts
 from reports import recording_clock as clocks
 from reports.cells import Table
 from reports.folder import Facts
@@ -32,7 +34,10 @@ TABLES = {
     "explanations": "explanations of waits",
 }
 _PARTS = ("queue", "pool", "user")
-_NAMED = 3  # measures that a sentence names
+_LEARNING = ("flax", "gymnasium", "jax", "optax", "stable-baselines3", "statsforecast", "torch")
+"""Packages that play no part in a replay."""
+_DAY_S = 86_400.0
+_OWN_PLACE = "out"  # the setting that differs in each run
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +113,19 @@ def _figures(replay: Replay) -> dict[str, list[Figure]]:
     cdf, steps = replay.tables["job_cdf"], replay.tables["job_steps"]
     over_time = None if steps is None else charts.over_time(steps, replay.clock, _capacity(replay.identity))
     return {
-        "distributions": [] if cdf is None else charts.distributions(cdf),
+        "distributions": [] if cdf is None else charts.distributions(cdf, _exact(replay)),
         "time": [] if over_time is None else [over_time],
     }
+
+
+def _exact(replay: Replay) -> dict[tuple[str, str], float]:
+    """What is known more exactly than by the points of the distributions, by source and name."""
+    own = charts.RECORDED if replay.is_recording else charts.TWIN
+    kpis, card = replay.kpis, None if replay.is_recording else replay.tables["scorecard"]
+    known = [] if kpis is None else [(own, *row) for row in kpis.filter(entity="cluster")["kpi", "value"].iter_rows()]
+    known += [] if card is None else [(charts.RECORDED, *row) for row in card["measure", "recorded"].iter_rows()]
+    known.append((own, "wait_s_zero", _at_once(replay)))
+    return {(source, name): value for source, name, value in known if value is not None}
 
 
 def _capacity(identity: Facts) -> dict[str, float]:
@@ -122,7 +137,7 @@ def _capacity(identity: Facts) -> dict[str, float]:
 
 
 def _words(replay: Replay, figures: dict[str, list[Figure]]) -> Facts:
-    versions = replay.identity.get("versions") or {}
+    versions = {k: v for k, v in (replay.identity.get("versions") or {}).items() if k not in _LEARNING}
     words = {
         "identity": replay.identity,
         "trace": replay.trace,
@@ -130,9 +145,9 @@ def _words(replay: Replay, figures: dict[str, list[Figure]]) -> Facts:
         "is_recording": replay.is_recording,
         "verdicts": _verdicts(replay),
         "told": _told(replay),
-        "assumed": [str(each) for each in replay.identity.get("assumed") or []],
+        "assumed": _assumed(replay),
         "facts": _facts(replay),
-        "differences": views.differences(replay.config, replay.defaults),
+        "differences": _differences(replay),
         "figures": figures,
         **_tables(replay),
         "phases": [(name, wording.duration(s)) for name, s in (replay.timing.get("phases") or {}).items()],
@@ -143,21 +158,41 @@ def _words(replay: Replay, figures: dict[str, list[Figure]]) -> Facts:
     return {**words, "sections": [(anchor, title) for anchor, title, there in _listed(words) if there]}
 
 
+def _assumed(replay: Replay) -> list[str]:
+    """Sentences about what nobody measured."""
+    told = [str(each) for each in replay.identity.get("assumed") or []]
+    if replay.is_recording:
+        return told
+    return [*told, "the cluster is empty at second 0: what ran or waited there before is not in the replay"]
+
+
+def _differences(replay: Replay) -> Table | None:
+    """The settings that differ from the defaults, but for where the run lies."""
+    found = views.differences(replay.config, replay.defaults)
+    return found and replace(found, rows=tuple(row for row in found.rows if row.cells[0].text != _OWN_PLACE))
+
+
 def _tables(replay: Replay) -> Facts:
     def made(name: str, make: Any, *more: Any) -> Table | None:  # noqa: ANN401 - any maker of tables
         frame = replay.kpis if name == "kpis" else replay.tables[name]
         return None if frame is None or not frame.height else make(frame, *more)
 
-    parts = [(kind, made("kpis", printed.part_table, kind)) for kind in _PARTS]
+    parts = [(kind, made("kpis", scored.part_table, kind, _count(replay, kind))) for kind in _PARTS]
     return {
         "scores": None if replay.is_recording else made("scorecard", printed.score_table),
         "validity": None if replay.is_recording else made("validity", printed.validity_table),
-        "kpis": made("kpis", printed.kpi_table),
+        "kpis": made("kpis", scored.kpi_table),
         "parts": [(f"By {kind}", table) for kind, table in parts if table is not None],
         "causes": made("explanations", printed.cause_table),
         "explained": made("explanations", printed.explanation_table, replay.clock),
         "fates": made("outcomes", printed.fate_table),
     }
+
+
+def _count(replay: Replay, kind: str) -> int | None:
+    """How many users or queues the jobs are of; None where that is not known."""
+    outcomes = replay.tables["outcomes"]
+    return None if outcomes is None or kind == "pool" else _arrived(outcomes)[kind].drop_nulls().n_unique()
 
 
 def _headline(replay: Replay) -> str:
@@ -196,52 +231,36 @@ def _verdicts(replay: Replay) -> list[tuple[str, str, str]]:
     if replay.is_recording:
         return []
     card, validity = replay.tables["scorecard"], replay.tables["validity"]
-    told = [] if card is None else [_fidelity(card)]
-    envelope = None if validity is None else printed.envelope(validity)
-    return told if envelope is None else [*told, envelope]
+    scheduler = str(replay.identity.get("scheduler") or "")
+    told = [] if card is None else [verdicts.fidelity(card, _days(replay), scheduler)]
+    by_load = None if validity is None else verdicts.by_load(validity)
+    return told if by_load is None else [*told, by_load]
 
 
-def _fidelity(card: pl.DataFrame) -> tuple[str, str, str]:
-    judged = card.filter(pl.col("verdict") != "unscored")
-    if not judged.height:
-        return "unsure", "not judged", "The recording holds nothing that the replay could be compared with."
-    count = f"{judged.height} judged measure{'s' * (judged.height != 1)}"
-    for verdict, why in (
-        ("fail", "beyond their threshold and further than the recording is from itself"),
-        ("noise", "beyond their threshold, yet no further than the recording is from itself"),
-    ):
-        found = judged.filter(verdict=verdict)
-        if found.height:
-            tone, word = printed.VERDICTS[verdict]
-            return tone, word, f"{found.height} of {count} lie {why}: {_named(found)}."
-    return "good", "pass", f"The replay is within its threshold of the recording in all of {count}."
+def _days(replay: Replay) -> int | None:
+    """On how many days jobs arrived; None where it is not known."""
+    outcomes = replay.tables["outcomes"]
+    if outcomes is None or not outcomes.height:
+        return None
+    return (_arrived(outcomes)["submit_s"] / _DAY_S).floor().n_unique()
 
 
-def _named(card: pl.DataFrame) -> str:
-    """The first measures, with what was recorded and what the twin has."""
-    told = []
-    for row in card.head(_NAMED).iter_rows(named=True):
-        unit, name = row["unit"], printed.MEASURES.get(row["measure"], wording.words(row["measure"]))
-        if row["recorded"] is None or row["simulated"] is None:
-            told.append(f"{name} (error {printed.quantity(row['error'], unit)})")
-        else:
-            twin, recorded = printed.quantity(row["simulated"], unit), printed.quantity(row["recorded"], unit)
-            told.append(f"{name} (twin {twin}, recorded {recorded})")
-    more = card.height - len(told)
-    return "; ".join(told) + (f"; and {more} more" if more else "")
+def _arrived(outcomes: pl.DataFrame) -> pl.DataFrame:
+    return outcomes.filter(pl.col("state") != "expected", pl.col("submit_s").is_not_null())
 
 
 def _told(replay: Replay) -> list[tuple[str, str, str]]:
     """(name, value, note) of the numbers that come first; the note says what was recorded."""
     timed = (("Mean wait", "wait_mean_s"), ("Median wait", "wait_median_s"), ("95 % wait at most", "wait_p95_s"))
     told = [(name, wording.duration(replay.kpi(k)), _recorded(replay, k, "s")) for name, k in timed]
-    told.append(("Started at once", *_at_once(replay)))
+    told.append(("Started at once", _percent(_at_once(replay)), _recorded_at_once(replay)))
     slowdown, used = replay.kpi("bounded_slowdown_mean"), replay.kpi("utilisation_cpu_ratio")
     note = _recorded(replay, "bounded_slowdown_mean", "ratio")
     told.append(("Mean bounded slowdown", wording.number(slowdown), note))
-    told.append(("Cores held", _percent(used), "of all cores, over the whole span"))
+    span = "first arrival to the replay's end"
+    told.append(("Cores held", _percent(used), f"of all cores, {span}"))
     gpus = replay.kpi("utilisation_gpu_ratio")
-    told.append(("GPUs held", _percent(gpus) if gpus else wording.DASH, "of all GPUs, over the whole span"))
+    told.append(("GPUs held", _percent(gpus) if gpus else wording.DASH, f"of all GPUs, {span}"))
     told.append(("Makespan", wording.duration(replay.kpi("makespan_s")), "first arrival to last end"))
     told.append(("Energy", _energy(replay), "by the held share of the cores"))
     carbon = replay.kpi("carbon_kg")
@@ -254,15 +273,18 @@ def _recorded(replay: Replay, measure: str, unit: str) -> str:
     return "" if value is None else f"recorded: {printed.quantity(value, unit)}"
 
 
-def _at_once(replay: Replay) -> tuple[str, str]:
-    """The share of the started jobs that did not wait, here and in the recording."""
-    outcomes, cdf = replay.tables["outcomes"], replay.tables["job_cdf"]
+def _at_once(replay: Replay) -> float | None:
+    """The share of the started jobs that did not wait; None where none started."""
+    outcomes = replay.tables["outcomes"]
     waits = None if outcomes is None else outcomes["wait_s"].drop_nulls()
-    if waits is None or not len(waits):
-        return wording.DASH, ""
-    known = None if cdf is None or replay.is_recording else cdf.filter(measure="wait_s", source=charts.RECORDED)
-    note = "" if known is None or not known.height else f"recorded: {_percent(charts.zero_share(known))}"
-    return _percent(float((waits <= 0).sum()) / len(waits)), note
+    return None if waits is None or not len(waits) else float((waits <= 0).sum()) / len(waits)
+
+
+def _recorded_at_once(replay: Replay) -> str:
+    """The same of the recording, of which the folder has the distribution alone."""
+    cdf = None if replay.is_recording else replay.tables["job_cdf"]
+    known = None if cdf is None else cdf.filter(measure="wait_s", source=charts.RECORDED)
+    return "" if known is None or not known.height else f"recorded: {charts.zeros(known) or '0 %'}"
 
 
 def _percent(share: float | None) -> str:
@@ -287,9 +309,26 @@ def _facts(replay: Replay) -> list[tuple[str, str, str]]:
         ("Scheduler", replay.identity.get("scheduler"), ""),
         ("Seed", identity.get("seed"), ""),
         ("Code", str(git.get("commit") or "")[:12], "with uncommitted changes" if git.get("dirty") else "committed"),
+        *_spans(replay),
         ("Took", wording.duration(timing["wall_s"]) if "wall_s" in timing else None, ""),
     ]
     return [(name, str(value), str(note or "")) for name, value, note in facts if value not in (None, "")]
+
+
+def _spans(replay: Replay) -> list[tuple[str, str | None, str]]:
+    """From when until when jobs arrived, and until when they ran."""
+    outcomes = replay.tables["outcomes"]
+    arrived = None if outcomes is None else _arrived(outcomes)
+    if arrived is None or not arrived.height:
+        return []
+    last_s = pl.max_horizontal("submit_s", "end_s", pl.col("start_s") + pl.col("run_s")).max()
+    first, last, end = arrived.select(a=pl.col("submit_s").min(), b=pl.col("submit_s").max(), c=last_s).row(0)
+    at = replay.clock
+    ran = "As recorded until" if replay.is_recording else "Replayed until"
+    return [
+        ("Jobs arrived", f"{clocks.moment(at, first)} to {clocks.moment(at, last)}", wording.duration(last - first)),
+        (ran, clocks.moment(at, end), f"{wording.duration(end - first)} after the first arrival"),
+    ]
 
 
 def _missing(replay: Replay) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -35,16 +37,21 @@ _SHOWN = (
     ("Power (W)", {"power_w": "drawn"}, ""),
     ("Machines empty and closed (machines)", {"empty_machines": "empty", "closed_machines": "closed"}, ""),
 )
-_OF_POOLS = {"waiting_jobs": "Jobs waiting, {} (jobs)", "cpu_cores": "Cores held, {} (cores)"}
+_WAITING = "Jobs waiting, "
+_OF_POOLS = {"waiting_jobs": f"{_WAITING}{{}} (jobs)", "cpu_cores": "Cores held, {} (cores)"}
 
 
 # ---------------------------------------------------------------- distributions
 
 
-def distributions(cdf: pl.DataFrame) -> list[Figure]:
-    """One chart for each measure of the table `job_cdf`, the twin's curve over the recording's."""
+def distributions(cdf: pl.DataFrame, exact: Mapping[tuple[str, str], float]) -> list[Figure]:
+    """One chart for each measure of the table `job_cdf`, the twin's curve over the recording's.
+
+    `exact` holds what is known more exactly than by the points of a curve, by source and name: `wait_median_s`,
+    `wait_p95_s` (the measure with the quantile before its unit) and `wait_s_zero` (the share of zeros).
+    """
     return [
-        _distribution(f"cdf_{k}", curve)
+        _distribution(f"cdf_{k}", curve, exact)
         for k, curve in enumerate(cdf.drop_nulls("value").partition_by("measure", maintain_order=True))
     ]
 
@@ -54,12 +61,19 @@ def measure_words(measure: str) -> str:
     return _TITLES.get(measure, wording.words(measure.removesuffix("_s")))
 
 
-def zero_share(curve: pl.DataFrame) -> float:
-    """The share of jobs for which the measure is 0, by one source's curve."""
-    return float(curve.filter(pl.col("value") <= 0)["share"].max() or 0.0)  # pyright: ignore[reportArgumentType]
+def zeros(curve: pl.DataFrame) -> str:
+    """For how many jobs the measure is 0, by the points of one source's curve: "43 to 44 %", "" where it never is."""
+    at_zero = pl.col("value") <= 0
+    low, high = curve.select(
+        low=pl.col("share").filter(at_zero).max(), high=pl.col("share").filter(~at_zero).min()
+    ).row(0)
+    if low is None:
+        return ""
+    ends = [wording.number(100.0 * end) for end in (low, low if high is None else high)]
+    return f"{' to '.join(dict.fromkeys(ends))} %"
 
 
-def _distribution(name: str, curve: pl.DataFrame) -> Figure:
+def _distribution(name: str, curve: pl.DataFrame, exact: Mapping[tuple[str, str], float]) -> Figure:
     import altair as alt
 
     measure = str(curve["measure"][0])
@@ -90,7 +104,7 @@ def _distribution(name: str, curve: pl.DataFrame) -> Figure:
     chart = alt.LayerChart(layer=layers).properties(
         title=title.capitalize(), width=400, height=220, config=theme(), datasets=data
     )
-    told = "; ".join(_told(curve.filter(source=source), timed=timed) for source in reversed(sources))
+    told = "; ".join(_told(curve.filter(source=source), exact) for source in reversed(sources))
     return Figure(name, chart, f"{title.capitalize()}: {told}.")
 
 
@@ -125,16 +139,21 @@ def _x(values: pl.Series, title: str, *, timed: bool) -> alt.X:
     return alt.X("x:Q", scale=scale, axis=axis)
 
 
-def _told(curve: pl.DataFrame, *, timed: bool) -> str:
-    """One source's curve in words: the share of zeros, the median and the 95 % quantile."""
-    worded = wording.duration if timed else wording.number
-    at = {level: curve.filter(pl.col("share") >= level - 1e-9)["value"].min() for level in (0.5, 0.95)}
-    median, most = (worded(float(v)) if isinstance(v, int | float) else wording.DASH for v in at.values())
-    zero = zero_share(curve)
-    none = f"{wording.number(100 * zero)} % are 0, " if timed and zero else ""
+def _told(curve: pl.DataFrame, exact: Mapping[tuple[str, str], float]) -> str:
+    """One source's curve in words: the share of zeros, the median and the 95 % quantile, exact where they are known."""
+    source, measure = str(curve["source"][0]), str(curve["measure"][0])
+    timed = measure.endswith("_s")
+    worded, unit = (wording.duration, "_s") if timed else (wording.number, "")
+    found = []
+    for how, level in (("median", 0.5), ("p95", 0.95)):
+        point = curve.filter(pl.col("share") >= level - 1e-9)["value"].min()
+        drawn = float(point) if isinstance(point, int | float) else None
+        found.append(worded(exact.get((source, f"{measure.removesuffix('_s')}_{how}{unit}"), drawn)))
+    share = exact.get((source, f"{measure}_zero"))
+    zero = zeros(curve) if share is None else f"{wording.number(100 * share)} %" if share else ""
+    none = f"{zero} are 0, " if timed and zero else ""
     where = {TWIN: "in the twin", RECORDED: "in the recording"}
-    source = str(curve["source"][0])
-    return f"{where.get(source, source)} {none}the median is {median} and 95 % are at most {most}"
+    return f"{where.get(source, source)} {none}the median is {found[0]} and 95 % are at most {found[1]}"
 
 
 # ---------------------------------------------------------------- on one clock
@@ -155,7 +174,10 @@ def over_time(steps: pl.DataFrame, at: Clock, capacity: dict[str, float]) -> Fig
         if (found := _lines(cluster, columns)).height
     ]
     pools = [panel for column, title in _OF_POOLS.items() for panel in _by_pool(steps, column, title)]
-    return stacked("over_time", [*panels, *pools], at)
+    found = stacked("over_time", [*panels, *pools], at)
+    if found is None or not any(panel.title.startswith(_WAITING) for panel in pools):
+        return found
+    return replace(found, sentence=f"{found.sentence} A job that accepts several pools waits in each of them.")
 
 
 def _lines(cluster: pl.DataFrame, columns: dict[str, str]) -> pl.DataFrame:
@@ -177,11 +199,12 @@ def _series(frame: pl.DataFrame, column: str, label: pl.Expr) -> pl.DataFrame:
 
 
 def _by_pool(steps: pl.DataFrame, column: str, title: str) -> list[Panel]:
-    """One line for each of the pools with most of it, where there are several."""
+    """One line for each of the pools with most of it, where there are several and not all have the same."""
     pools = steps.filter(pl.col("entity").str.starts_with(_POOL))
     ranked = pools.group_by("entity", maintain_order=True).agg(pl.col(column).mean())
     most = ranked.sort(column, descending=True, maintain_order=True)["entity"].head(_POOLS).to_list()
-    if ranked.height < 2 or not (pools[column] != 0).any():
+    same = pools.group_by("time_s").agg(pl.col(column).n_unique() == 1)[column].all()
+    if ranked.height < 2 or same:
         return []
     kept = pools.filter(pl.col("entity").is_in(most)).sort("entity", "time_s")
     which = "by pool" if ranked.height <= _POOLS else f"by the {_POOLS} of {ranked.height} pools with most"

@@ -1,10 +1,8 @@
-"""The printed tables of a replay of jobs: fidelity, its envelope, KPIs of parts, and what became of single jobs."""
+"""The printed tables of a replay of jobs: fidelity, by load too, and what became of single jobs."""
 
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Iterable
 
 import polars as pl
 
@@ -30,9 +28,11 @@ MEASURES = {
     "power_mape": "power, moment by moment",
     "power_nad": "power, summed",
 }
+_HOURS = "over whole hours from the first day's start, counted from second 0, to the last end in either"
 _NOTES = {
     "wait_ks": "Kolmogorov-Smirnov: the largest share of jobs on the wrong side of a wait",
-    "utilisation_mae": "mean absolute error",
+    "utilisation_mae": f"mean absolute error; {_HOURS}",
+    "utilisation_bias": _HOURS,
     "start_mae_s": "mean absolute error",
     "power_mape": "mean absolute error, relative to each moment",
     "power_nad": "absolute errors over the sum recorded",
@@ -43,25 +43,7 @@ VERDICTS = {
     "fail": ("bad", "fail"),
     "unscored": ("", "not judged"),
 }
-_PARTS_LISTED, _CAUSES_LISTED, _JOBS_LISTED, _ROWS_LISTED, _FATES_LISTED = 100, 15, 40, 200, 30
-_OF_PARTS = (
-    ("jobs", "jobs", ""),
-    ("done_jobs", "done", ""),
-    ("killed_jobs", "killed", ""),
-    ("refused_jobs", "refused", ""),
-    ("wait_mean_s", "mean wait", ""),
-    ("wait_p95_s", "95 % wait at most", ""),
-    ("bounded_slowdown_mean", "mean bounded slowdown", "ratio"),
-    ("core_h", "core-hours", "core·h"),
-    ("gpu_h", "GPU-hours", "GPU·h"),
-    ("utilisation_cpu_ratio", "share of {} cores", "%"),
-    ("lost_core_h", "lost", "core·h"),
-    ("cost_usd", "cost", "USD"),
-    ("energy_kwh", "energy", "kWh"),
-    ("carbon_kg", "carbon", "kgCO2eq"),
-    ("energy_cost_usd", "cost of energy", "USD"),
-)
-_ALWAYS = ("jobs", "done_jobs", "wait_mean_s", "wait_p95_s")
+_CAUSES_LISTED, _JOBS_LISTED, _ROWS_LISTED, _FATES_LISTED = 15, 40, 200, 30
 _NUMBERS = r"\d[\d.,\u202f]*"  # sentences that differ by their numbers alone tell one cause
 
 
@@ -71,7 +53,7 @@ def quantity(value: float | None, unit: str) -> str:
         return wording.DASH
     if unit == "s":
         return wording.duration(value)
-    return wording.number(value) + ("" if unit in ("ratio", "count", "job") else f" {unit}")
+    return wording.number(value) + ("" if unit in ("ratio", "count", "job") else f" {unit.replace('*', '·')}")
 
 
 # ---------------------------------------------------------------- fidelity
@@ -150,88 +132,6 @@ def load_range(low: float, high: float) -> str:
     if math.isinf(high):
         return f"above {wording.number(100 * low)} %" if low else "0 % and more"
     return f"{wording.number(100 * low)}{wording.DASH}{wording.number(100 * high)} %"
-
-
-def envelope(validity: pl.DataFrame) -> tuple[str, str, str] | None:
-    """(tone, word, sentence) of where waits hold and where they do not; None where no day could be compared."""
-    if not validity.height:
-        return None
-    holds, fails = (_listed(_ranges(validity.filter(within=within))) for within in (True, False))
-    told = "By offered load as a share of capacity, waits hold"
-    if not holds:
-        return "bad", "nowhere valid", f"{told} nowhere: not at {fails}."
-    if not fails:
-        return "good", "valid", f"{told} wherever there was any: at {holds}."
-    return "unsure", "partly valid", f"{told} at {holds}; they do not at {fails}."
-
-
-def _ranges(rows: pl.DataFrame) -> list[tuple[float, float, int]]:
-    """(from, to, days) of the bins of load, neighbours joined."""
-    found: list[tuple[float, float, int]] = []
-    for row in rows.sort("load_from").iter_rows(named=True):
-        begin, end, days = row["load_from"], row["load_to"], row["days"]
-        if found and found[-1][1] == begin:
-            found[-1] = (found[-1][0], end, found[-1][2] + days)
-        else:
-            found.append((begin, end, days))
-    return found
-
-
-def _listed(ranges: Iterable[tuple[float, float, int]]) -> str:
-    told = [f"{load_range(begin, end)} ({wording.count(days)} day{'s' * (days != 1)})" for begin, end, days in ranges]
-    return " and ".join([", ".join(told[:-1]), *told[-1:]]) if len(told) > 1 else "".join(told)
-
-
-# ---------------------------------------------------------------- KPIs
-
-
-def kpi_table(kpis: pl.DataFrame) -> Table:
-    """Every KPI of the whole; an unscored one has a dash."""
-    arrows = {"lower": "↓", "higher": "↑"}
-    rows = [
-        Row(
-            (
-                Cell(wording.words(re.sub("_(s|usd|kwh|kg)$", "", row["kpi"]))),
-                Cell(quantity(row["value"], row["unit"]), sort=row["value"]),
-                Cell(arrows.get(row["better"], "")),
-            )
-        )
-        for row in kpis.filter(entity="cluster").iter_rows(named=True)
-    ]
-    return Table((Column("KPI"), Column("value", number=True), Column("better")), tuple(rows))
-
-
-def part_table(kpis: pl.DataFrame, kind: str) -> Table | None:
-    """KPIs of each user, queue or pool, those that held most first; None where none is told apart."""
-    own = kpis.filter(pl.col("entity").str.starts_with(f"{kind}:"))
-    if not own.height:
-        return None
-    wide = own.pivot("kpi", index="entity", values="value")
-    shown = [(k, title, unit) for k, title, unit in _OF_PARTS if k in wide.columns and _tells(k, wide[k])]
-    whole = "its own" if kind == "pool" else "all"  # the parts of users and queues add up, pools have a whole each
-    by = [k for k in ("core_h", "jobs") if k in wide.columns]
-    ranked = wide.sort([*by, "entity"], descending=[*[True] * len(by), False], nulls_last=True)
-    rows = []
-    for row in ranked.head(_PARTS_LISTED).iter_rows(named=True):
-        name = str(row["entity"]).removeprefix(f"{kind}:") or "not told"
-        rows.append(Row((Cell(name, strong=True), *(_part_cell(k, row[k]) for k, *_ in shown))))
-    columns = (Column(kind), *(Column(title.format(whole), unit, number=True) for _, title, unit in shown))
-    more = wide.height - len(rows)
-    return Table(
-        columns, tuple(rows), f"The {len(rows)} largest; {wording.count(more)} more are not shown." if more else ""
-    )
-
-
-def _tells(kpi: str, values: pl.Series) -> bool:
-    return kpi in _ALWAYS or bool((values.fill_null(0.0) != 0).any())
-
-
-def _part_cell(kpi: str, value: float | None) -> Cell:
-    if kpi == "utilisation_cpu_ratio":
-        return Cell(wording.number(None if value is None else 100 * value), sort=value)
-    if value is not None and (kpi == "jobs" or kpi.endswith("_jobs")):
-        return Cell(wording.count(int(value)), sort=value)
-    return Cell(wording.duration(value) if kpi.endswith("_s") else wording.number(value), sort=value)
 
 
 # ---------------------------------------------------------------- single jobs

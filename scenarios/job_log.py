@@ -25,6 +25,7 @@ _DOWN = ("small-2", 20 * HOUR_S, 24 * HOUR_S)  # emptied for maintenance and giv
 _CORES, _CORE_ODDS = (1, 2, 4, 8, 16), (0.30, 0.22, 0.22, 0.16, 0.10)
 _MEDIAN_RUN_S, _RUN_SIGMA = 1500.0, 1.2
 _MAX_RUN_S = 10 * HOUR_S
+_AFTER_H = 48  # hours after the last arrival for which the grid is told: by then the jobs have ended
 _LATE_ODDS, _LATENCY_S = 0.1, 120.0  # jobs whose machines take time to get ready, and how long on average
 
 
@@ -35,7 +36,7 @@ def job_log(*, seed: int = 0, jobs: int = 500, days: float = 2.0) -> Trace:
     are generous and round. The recorded starts are those of first come, first served with EASY backfilling and first
     fit; a tenth of the jobs start a random while after their machines were taken (2 min on average), so that a perfect
     twin comes close and not to zero. One machine is emptied for maintenance from hour 20 to 24. The intensity of power
-    rises and falls once a day. Nothing here was measured anywhere.
+    rises and falls once a day, and is told for two days more. Nothing here was measured anywhere.
 
     Raises:
         ScenarioError: less than one job or a length that is not above zero.
@@ -43,7 +44,7 @@ def job_log(*, seed: int = 0, jobs: int = 500, days: float = 2.0) -> Trace:
     if jobs < 1 or not 0 < days < np.inf:
         raise ScenarioError(f"job_log: jobs={jobs} must be 1 or more and days={days:g} above 0")
     rng = child(seed, "job_log")
-    frames = {"nodes": _nodes(), "node_events": _events(), "prices": _prices(rng, days)}
+    frames = {"nodes": _nodes(), "node_events": _events(), "prices": _prices(seed, rng, days)}
     drawn = _jobs(rng, jobs, days)
     told = json.dumps({"generator": "job_log", "seed": seed, "jobs": jobs, "days": days}, sort_keys=True)
     info = TraceInfo(
@@ -118,9 +119,10 @@ def _events() -> pl.DataFrame:
     return frame.with_columns(cause=pl.lit("maintenance"))
 
 
-def _prices(rng: np.random.Generator, days: float) -> pl.DataFrame:
-    hours = np.arange(int(np.ceil(days)) * 24)
+def _prices(seed: int, rng: np.random.Generator, days: float) -> pl.DataFrame:
+    during = rng.standard_normal(int(np.ceil(days)) * 24)
+    noise = np.concatenate([during, child(seed, "job_log/after").standard_normal(_AFTER_H)])
+    hours = np.arange(len(noise))
     daily = 300.0 + 120.0 * np.cos(2 * np.pi * (hours - 19.0) / 24.0)
-    value = np.round(daily + 15.0 * rng.standard_normal(len(hours)), 1)
-    frame = pl.DataFrame({"time_s": hours * HOUR_S, "value": value})
+    frame = pl.DataFrame({"time_s": hours * HOUR_S, "value": np.round(daily + 15.0 * noise, 1)})
     return frame.with_columns(zone=pl.lit("synthetic"), quantity=pl.lit("carbon_g_kwh"))

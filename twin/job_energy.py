@@ -85,8 +85,8 @@ class Signal:
             hole = int(holes[0])
             raise TraceError(
                 f"{self.name}: no value from {reached[hole]:.0f} s to {begins[hole]:.0f} s, of a run from "
-                f"{begin_s:.0f} s to {end_s:.0f} s: give a series that covers the run, shift it by from_s, or let "
-                "values last by hold_s"
+                f"{begin_s:.0f} s to {end_s:.0f} s: give a series that covers the run, or let a value last longer "
+                "(hold_s; energy.hold_s of the verb schedule)"
             )
 
 
@@ -115,12 +115,13 @@ def signal(
         usd_eur: USD for one EUR; needed for prices in EUR.
 
     Raises:
-        UsageError: a quantity that is none of these, an unknown zone, none given where there are several, or no
-            `usd_eur` for prices in EUR.
+        UsageError: a quantity that is none of these, an unknown zone, none given where there are several, no
+            `usd_eur` for prices in EUR, or a `hold_s` that is not above 0.
         TraceError: fewer than two values, so that nobody can tell how long one lasts, or two for the same time.
     """
     if quantity not in (CARBON, *PRICES):
         raise UsageError(f"quantity={quantity!r} is neither carbon nor a price; known: {[CARBON, *PRICES]}")
+    check_hold(hold_s)
     rows = prices.filter(quantity=quantity)
     zones = rows["zone"].unique().sort().to_list()
     if (zone is None and len(zones) != 1) or (zone is not None and zone not in zones):
@@ -141,6 +142,12 @@ def signal(
     until_s = time_s + np.minimum(np.append(gaps_s, np.inf), usual_s)
     scale = usd_eur if quantity == "electricity_eur_mwh" and usd_eur else 1.0
     return Signal(name, time_s, until_s, rows["value"].to_numpy() * scale)
+
+
+def check_hold(hold_s: float | None) -> None:
+    """Raises UsageError for a length that no value can last."""
+    if hold_s is not None and not hold_s > 0:
+        raise UsageError(f"hold_s={hold_s:g}: a value must last for more than 0 s (energy.hold_s of the verb schedule)")
 
 
 def kpis(

@@ -73,6 +73,15 @@ KPIS: dict[str, tuple[str, str]] = {
     "cost_usd": ("USD", "lower"),
 }
 """Unit and better direction of each KPI of `kpis`."""
+STRANDING: dict[str, tuple[str, str]] = {
+    "empty_machines": ("machine", "neither"),
+    **{
+        f"{what}_{resource}_ratio": ("ratio", "lower")
+        for resource in RESOURCES
+        for what in ("stranded", "fragmentation")
+    },
+}
+"""Unit and better direction of each KPI of `stranding`."""
 
 
 def kpis(
@@ -443,14 +452,14 @@ def stranding(
     broken = np.array([_fragmented(f) for f in free])
     known = (machines.capacity < UNLIMITED).all(axis=0)
     known &= np.array([placements[a].null_count() == 0 for a in _AMOUNTS])
-    told: list[tuple[str, float | None, str]] = [("empty_machines", empty, "neither")]
+    told: dict[str, float | None] = {"empty_machines": empty}
     for i, resource in enumerate(RESOURCES):
         scored = broken[:, i][~np.isnan(broken[:, i])]
-        told.append((f"stranded_{resource}_ratio", _scored(stranded[i], known[i]), "lower"))
+        told[f"stranded_{resource}_ratio"] = _scored(stranded[i], known[i])
         mean = float(scored.mean()) if len(scored) else np.nan
-        told.append((f"fragmentation_{resource}_ratio", _scored(mean, known[i]), "lower"))
+        told[f"fragmentation_{resource}_ratio"] = _scored(mean, known[i])
     frame = pl.DataFrame(
-        [(kpi, CLUSTER, v, "machine" if kpi == "empty_machines" else "ratio", better) for kpi, v, better in told],
+        [(kpi, CLUSTER, told[kpi], *facts) for kpi, facts in STRANDING.items()],
         schema=["kpi", "entity", "value", "unit", "better"],
         orient="row",
         infer_schema_length=None,

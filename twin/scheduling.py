@@ -16,7 +16,7 @@ import polars as pl
 from twin import job_energy, job_metrics
 from twin.engine.jobs import machines as room
 from twin.engine.jobs import outcomes, workload
-from twin.engine.jobs.contention import Policy
+from twin.engine.jobs.contention import POLICIES, Policy
 from twin.engine.jobs.explain import Watcher
 from twin.engine.jobs.machines import CPU, SIZES, Machines, Power
 from twin.engine.jobs.meter import Meter
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 MEASURES = ("wait_s", "response_s", "bounded_slowdown")
 """What `job_cdf` tells the distribution of."""
-KPIS = {"asked_core_h": ("core*h", "neither"), "lost_core_h": ("core*h", "lower")}
+KPIS = {"asked_core_h": ("core*h", "neither"), "lost_core_h": ("core*h", "lower"), "stretched_h": ("h", "lower")}
 """Unit and better direction of the KPIs that a replay with `Sharing` has besides."""
 _STRIDES = 50
 _UNKNOWN_SHOWN, _COMPARED = 3, 10_000  # names that are proposed for an unknown one, and of how many
@@ -72,7 +72,8 @@ class Replay(JobRun):
     """A replay in the twin, with the twin as it stood at the end.
 
     `watched` are the tables of those who looked on: `job_steps`, `explanations`. `shared` says of each job what it
-    asked for and what it lost (job, asked_core_h, lost_core_h), where machines promised more than they have.
+    asked for, what it lost and how much longer it ran (job, asked_core_h, lost_core_h, stretched_h), where machines
+    promised more than they have.
     """
 
     twin: JobTwin | WindowTwin
@@ -95,6 +96,19 @@ class Sharing:
     policy: Policy
     overcommit: float = 1.5
     core_mhz: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be shared by; raises UsageError."""
+        if self.policy not in POLICIES:
+            raise UsageError(f"contention policy={self.policy!r} is unknown; known: {list(POLICIES)}")
+        if not (_number(self.overcommit) and 1.0 <= self.overcommit < np.inf):
+            raise UsageError(f"contention overcommit={self.overcommit!r}: it must be 1 or more cores for each real one")
+        if not (self.core_mhz is None or (_number(self.core_mhz) and 0.0 < self.core_mhz < np.inf)):
+            raise UsageError(f"contention core_mhz={self.core_mhz!r}: the clock of a core must be above 0 MHz")
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def recorded_machines(
@@ -164,10 +178,14 @@ def schedule(
         progress: told the simulated second now and then, up to the last arrival.
 
     Raises:
-        SimulationError: the trace holds no jobs, or `until_s` lies before its start.
-        UsageError: a job to be explained that the trace does not hold, something that the engine does not know, or a
-            calibration without `rng`.
+        SimulationError: the trace holds no jobs.
+        UsageError: an `until_s` that is not above 0, a job to be explained that the trace does not hold, an engine that
+            is none or does not know something that is asked for, or a calibration without `rng`.
     """
+    _check_until(until_s)
+    _check_engine(engine)
+    if isinstance(explain, str):
+        raise UsageError(f"explain={explain!r} is a text, not a list of names: explain=[{explain!r}]")
     seen = machines if sharing is None else overcommitted(machines, sharing.overcommit)
     jobs = workload.of(trace, seen, piece_cores=piece_cores, missing_run_s=missing_run_s)
     if calibration is not None:
@@ -205,6 +223,20 @@ def schedule(
     return Replay(machines, told, places, twin.now_s, "twin", twin, watched, shared)
 
 
+def _check_until(until_s: float | None) -> None:
+    """Raises UsageError unless there is time before it."""
+    if until_s is not None and not until_s > 0:
+        raise UsageError(f"until_s={until_s:g}: it must be above 0 s, where every run begins; None runs to the end")
+
+
+def _check_engine(engine: object) -> None:
+    """Raises UsageError unless it is the class of an engine."""
+    from twin.engine.jobs.window import WindowTwin
+
+    if not (isinstance(engine, type) and issubclass(engine, (JobTwin, WindowTwin))):
+        raise UsageError(f"engine={engine!r} is no engine: give the class JobTwin or WindowTwin")
+
+
 def _check_known(jobs: Workload, scheduler: Scheduler, outages: Sequence[Outage], asked: Mapping[str, object]) -> None:
     """Raises UsageError when the compiled engine does not know something that is asked for."""
     from twin.engine.jobs.window import supported
@@ -230,9 +262,10 @@ def _numbers(jobs: Workload, names: Sequence[str]) -> list[int]:
 
 
 def _accounts(contention: Contention, twin: JobTwin) -> pl.DataFrame:
-    """What each job asked for and lost so far: job, asked_core_h, lost_core_h."""
+    """What each job asked for, lost and took longer so far: job, asked_core_h, lost_core_h, stretched_h."""
     contention.settle(twin)
     hours = {"asked_core_h": contention.asked_core_s, "lost_core_h": contention.lost_core_s}
+    hours["stretched_h"] = contention.stretched_s
     return pl.DataFrame({"job": twin.workload.names, **{name: each / 3600.0 for name, each in hours.items()}})
 
 
@@ -246,7 +279,9 @@ def recorded(trace: Trace, machines: Machines, *, until_s: float | None = None) 
 
     Raises:
         SimulationError: the trace recorded no start of a job whose arrival it knows.
+        UsageError: `until_s` is not above 0.
     """
+    _check_until(until_s)
     if not starts(trace.jobs):
         raise SimulationError(
             f"{trace.info.name!r} recorded no starts of jobs, so that there is nothing to show: replay=policy"
@@ -335,8 +370,9 @@ def grid(
         hold_s: how long a value lasts at most where the next one is missing; by default as long as most do.
 
     Raises:
-        UsageError: a zone was chosen that the trace does not hold.
+        UsageError: a zone was chosen that the trace does not hold, or a `hold_s` that is not above 0.
     """
+    job_energy.check_hold(hold_s)
     quantities = set(trace.prices["quantity"])
     priced = next((each for each in job_energy.PRICES if each in quantities), job_energy.PRICES[0])
     found: dict[str, Signal | None] = {}
@@ -376,9 +412,11 @@ def kpis(
         grid: carbon and price of the energy, known throughout the span; without it both are unscored.
 
     Raises:
-        UsageError: `until_s` does not lie after the first arrival.
+        UsageError: `until_s` does not lie after the first arrival, or `largest` is below 0.
         TraceError: `grid` has a hole within the span (`Grid.over` leaves out what has).
     """
+    if not largest >= 0:
+        raise UsageError(f"largest={largest}: it counts users, queues and pools that are told apart, 0 or more")
     known, told = run.placements.height > 0, grid or Grid()
     span_s = span(run, until_s)
     by: tuple[job_metrics.Group, ...] = ("user", "queue", "pool") if known else ("user", "queue")
@@ -407,7 +445,7 @@ def kpis(
             carbon=told.carbon,
             price=told.price,
         )
-        frames.append(energy)
+        frames += [energy, job_metrics.stranding(drawn, run.placements, span_s=span_s)]
     if isinstance(run, Replay) and run.shared is not None:
         frames.append(_shared(run.shared.join(run.outcomes.select("job", "user", "queue"), on="job")))
     whole = pl.concat(frames)

@@ -26,7 +26,8 @@ from twin.engine.jobs import machines as machine
 from twin.engine.jobs import outcomes, snapshot, workload
 from twin.engine.jobs.capacity import Capacity
 from twin.engine.jobs.machines import Machines
-from twin.engine.jobs.simulator import DONE, JobTwin, Scheduler
+from twin.engine.jobs.scheduler import Scheduler
+from twin.engine.jobs.simulator import DONE, JobTwin
 from twin.engine.jobs.window import WindowTwin
 from twin.engine.scheduling.backfill import Easy, Strict
 from twin.engine.scheduling.orders import Fcfs

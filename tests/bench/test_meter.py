@@ -12,7 +12,8 @@ from twin.engine.jobs import workload as workload_
 from twin.engine.jobs.capacity import Capacity
 from twin.engine.jobs.machines import Machines
 from twin.engine.jobs.meter import Meter
-from twin.engine.jobs.simulator import JobTwin, Scheduler
+from twin.engine.jobs.scheduler import Scheduler
+from twin.engine.jobs.simulator import JobTwin
 from twin.engine.jobs.workload import Workload
 from twin.engine.scheduling.backfill import Easy, Strict
 from twin.engine.scheduling.orders import Fcfs

@@ -17,7 +17,8 @@ from twin.engine.jobs import machines as machines_
 from twin.engine.jobs import workload as workload_
 from twin.engine.jobs.capacity import Capacity
 from twin.engine.jobs.machines import UNITS, Machines
-from twin.engine.jobs.simulator import DONE, Scheduler
+from twin.engine.jobs.scheduler import Scheduler
+from twin.engine.jobs.simulator import DONE
 from twin.engine.jobs.window import WindowTwin
 from twin.engine.jobs.workload import Workload
 from twin.engine.scheduling.backfill import Easy, Strict

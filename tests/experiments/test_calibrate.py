@@ -10,6 +10,9 @@ import numpy as np
 import polars as pl
 import pytest
 
+from experiments.calibrate import power_samples, unfitted
+from scenarios.job_log import job_log
+from twin.errors import UsageError
 from twin.fidelity import calibrate
 from twin.trace import tables
 
@@ -31,6 +34,10 @@ def test_the_file_holds_what_the_table_shows(tmp_path: Path) -> None:
     given = ("created=2026-01-01T00:00:00+00:00", f"power_samples={samples}")
     first, second = (run(f"out={tmp_path / name}", *given) for name in "ab")
     assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
+    assert first.stdout.splitlines()[-1] == str(tmp_path / "a/calibration.json")
+    assert not (tmp_path / "a/report.html").exists()
+    assert "not fitted: used_cpu_ratio: fewer than two jobs tell used_cpu_cores" in first.stderr
+    assert "not fitted: power curve" not in first.stderr
     assert (tmp_path / "a/calibration.json").read_bytes() == (tmp_path / "b/calibration.json").read_bytes()
     fitted = calibrate.read(tmp_path / "a/calibration.json")
     told = tables.read(tmp_path / "a/tables/calibration.parquet", "calibration")
@@ -39,11 +46,53 @@ def test_the_file_holds_what_the_table_shows(tmp_path: Path) -> None:
         assert fitted[name].low < true < fitted[name].high
 
 
+def test_what_is_not_fitted_is_named_with_the_reason() -> None:
+    """A log without starts and limits, one whose cluster is unknown, and one in which nobody waited for nothing."""
+    log = job_log(jobs=60, days=1)
+    told = {}
+    for name, frames in {
+        "bare": {"jobs": log.jobs.with_columns(start_s=None, end_s=None, node=None, limit_s=None)},
+        "unknown": {"nodes": log.nodes.clear(), "node_events": log.node_events.clear()},
+        "prompt": {"jobs": log.jobs.with_columns(start_s="submit_s", end_s=pl.col("submit_s") + pl.col("run_s"))},
+    }.items():
+        trace = log.replacing(name, **frames)
+        if name == "unknown":
+            trace = trace.replacing(name, jobs=trace.jobs.with_columns(node=pl.lit(None, pl.String)))
+        rng = np.random.default_rng(0)
+        fitted = calibrate.calibrate(trace, created="2026-01-01T00:00:00+00:00", rng=rng)
+        told[name] = unfitted(fitted, trace, None)
+    assert "no starts" in told["bare"]["scheduler_latency"]
+    assert "what they asked for" in told["bare"]["run_limit_ratio"]
+    assert "give capacity_cores" in told["unknown"]["scheduler_latency"]
+    assert "waited at all" in told["prompt"]["scheduler_latency"]
+    assert "run_limit_ratio" not in told["prompt"]
+    assert all("power_samples" in each["power curve"] for each in told.values())
+
+
+def test_samples_of_power_that_are_none_are_refused_in_words_of_ours(tmp_path: Path) -> None:
+    """Other columns, words instead of numbers, an empty file, bytes that are no text, a folder."""
+    for name, content, words in (
+        ("columns", b"load,power\n0.1,90\n", "has no column utilisation, only ['load', 'power']"),
+        ("words", b"utilisation,watts\nlow,90\n", "cannot be read as numbers; give a CSV file"),
+        ("empty", b"", "cannot be read as numbers"),
+        ("bytes", bytes(range(256)), "power_samples="),
+    ):
+        path = tmp_path / f"{name}.csv"
+        path.write_bytes(content)
+        with pytest.raises(UsageError) as refused:
+            power_samples(str(path))
+        assert words in str(refused.value)
+        assert not any(hint in str(refused.value) for hint in ("infer_schema", "ignore_errors", "strict", "polars"))
+    with pytest.raises(UsageError, match="cannot be read as numbers"):
+        power_samples(str(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("override", "words"),
     [
         ("power_samples=nowhere.csv", "power_samples=nowhere.csv does not exist"),
         ("created=yesterday", "created='yesterday' is not ISO 8601"),
+        ("capacity_cores=0", "capacity_cores=0 must be above 0"),
         ("trace=google2019", "holds no jobs to fit anything to"),
     ],
 )

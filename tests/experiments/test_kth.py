@@ -56,6 +56,12 @@ def test_who_would_delay_the_first_is_held_back_and_who_would_not_is_not() -> No
     assert shares(recorded([*narrow, (1, 3, 3, 1, 3)])) == {"no_room": 2.0, "overtaking": 2.0}
 
 
+def test_who_starts_at_a_moment_counts_for_what_is_promised_then() -> None:
+    """All come at once: job 0 starts and is waited for by job 1, which the last one would delay."""
+    jobs = [(0.0, 0.0, 3.0, 3.0, 3.0), (0.0, 3.0, 1.0, 4.0, 1.0), (0.0, 4.0, 4.0, 1.0, 4.0)]
+    assert shares(recorded(jobs)) == {"no_room": 4.0, "reserved": 3.0}
+
+
 def test_who_stands_before_a_free_machine_comes_first() -> None:
     """And whoever came later stands behind it."""
     assert shares(recorded([(0, 2, 1, 1, 1), (0, 2, 1, 1, 1)])) == {"overtaking": 2.0, "first": 2.0}
@@ -87,40 +93,68 @@ def log() -> Trace:
 
 
 @pytest.fixture(scope="module")
-def outcomes(log: Trace) -> pl.DataFrame:
-    return kth.replay(log, kth.rules(log)["standard_time"])
+def spring(log: Trace) -> Trace:
+    """Who arrived from 2 March to 1 May 1997: four weeks of winter time and a month of summer time."""
+    jobs = log.jobs.filter(pl.col("submit_s").is_between(160 * 24 * HOUR_S, 220 * 24 * HOUR_S))
+    return Trace(log.info, {"jobs": jobs, "nodes": log.nodes})
+
+
+@pytest.fixture(scope="module")
+def replays(spring: Trace) -> dict[str, pl.DataFrame]:
+    return {name: kth.replay(spring, admission) for name, admission in kth.rules(spring).items()}
 
 
 @needs_log
-def test_the_rule_by_standard_time_explains_the_waits(log: Trace, outcomes: pl.DataFrame) -> None:
-    """The mean to 2 % and the 95th percentile to 5 %; of single jobs the rank is told only roughly.
-
-    Recorded waits are whole minutes (but for 46), so the distributions agree from ten minutes on and not below.
-    """
-    waits_s = log.jobs["start_s"] - log.jobs["submit_s"]
-    assert (waits_s % 60 != 0).sum() == 46
-    card = {row["measure"]: row for row in kth.card(log, outcomes).iter_rows(named=True)}
-    assert card["wait_mean_s"]["recorded"] == pytest.approx(15_390, abs=1)
-    assert card["wait_mean_s"]["simulated"] == pytest.approx(15_169, abs=20)
-    assert card["wait_p95_s"]["error"] < 0.05 * card["wait_p95_s"]["recorded"]
-    assert card["wait_rank_correlation"]["simulated"] == pytest.approx(0.494, abs=0.005)
-    assert card["wait_ks"]["error"] == pytest.approx(0.322, abs=0.005)
-    assert card["wait_ks_coarse"]["error"] == pytest.approx(0.026, abs=0.005)
+def test_each_step_of_the_rule_explains_more(spring: Trace, replays: dict[str, pl.DataFrame]) -> None:
+    """EASY alone, with the rule by the local clock, by standard time: waits from ten minutes on, and their ranks."""
+    assert spring.jobs.height == 4_953
+    assert list(replays) == ["easy", "local_clock", "standard_time"]
+    cards = [
+        {row["measure"]: row for row in kth.card(spring, outcomes).iter_rows(named=True)}
+        for outcomes in replays.values()
+    ]
+    assert cards[0]["wait_mean_s"]["recorded"] == pytest.approx(18_655, abs=1)
+    assert [card["wait_mean_s"]["simulated"] for card in cards] == pytest.approx([7_717, 19_183, 16_717], abs=20)
+    assert [card["wait_ks_coarse"]["error"] for card in cards] == pytest.approx([0.095, 0.063, 0.018], abs=0.002)
+    ranks = [card["wait_rank_correlation"]["simulated"] for card in cards]
+    assert ranks == pytest.approx([0.222, 0.450, 0.515], abs=0.005)
 
 
 @needs_log
-def test_the_rule_was_kept_by_standard_time_until_june(log: Trace, outcomes: pl.DataFrame) -> None:
+def test_only_who_keeps_the_rule_never_starts_over_a_boundary(spring: Trace, replays: dict[str, pl.DataFrame]) -> None:
+    """EASY starts one job in seven over a boundary; by the local clock the hour of summer time remains."""
+    over = [kth.by_month(spring, {"easy": outcomes})["over_easy"].to_list() for outcomes in replays.values()]
+    assert over[0][0] > 300
+    assert over[0][1] > 300
+    assert over[1][0] < 50
+    assert over[1][1] > 300
+    assert sum(over[2]) == 0
+
+
+@needs_log
+def test_the_rule_was_kept_by_standard_time_until_june(log: Trace) -> None:
     """One start in a hundred leads over a boundary; the local clock sees many more in months of summer time."""
-    table = kth.by_month(log, {"easy": outcomes})
+    itself = log.jobs.select("start_s", wait_s=pl.col("start_s") - pl.col("submit_s"))
+    table = kth.by_month(log, {"easy": itself})
     before = pl.col("month") < "1997-06"
     early, late = table.filter(before).sum(), table.filter(~before).sum()
     assert table["jobs"].sum() == 28_489
     assert early["over_standard"][0] / early["jobs"][0] < 0.01
     assert early["over_local"][0] > 4 * early["over_standard"][0]
     assert 0.1 < late["over_standard"][0] / late["jobs"][0] < 0.25
-    assert table["over_easy"].sum() == 0  # it replays the rule
     winter = table.filter((pl.col("month") > "1996-10") & (pl.col("month") < "1997-03"))
+    assert winter.height == 4
     assert winter["over_local"].to_list() == winter["over_standard"].to_list()
+    # the recording beside itself
+    assert table["over_easy"].to_list() == table["over_standard"].to_list()
+    assert table["easy_wait_s"].to_list() == table["recorded_wait_s"].to_list()
+
+
+@needs_log
+def test_recorded_waits_are_whole_minutes(log: Trace) -> None:
+    """But for 46, so that distributions of waits agree from ten minutes on and not below."""
+    waits_s = log.jobs["start_s"] - log.jobs["submit_s"]
+    assert (waits_s % 60 != 0).sum() == 46
 
 
 @needs_log

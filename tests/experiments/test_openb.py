@@ -40,6 +40,7 @@ def test_allocation_is_the_published_one(runs: pl.DataFrame) -> None:
     assert set(found["policy"]) == set(POLICIES)
     assert (found["difference"].abs() <= 1.0).all(), found
     assert (found["standard_errors"].abs() <= 4.0).all(), found
+    assert found.select("difference", "standard_errors").null_count().row(0) == (0, 0)
 
 
 @recorded
@@ -105,6 +106,13 @@ def test_too_few_pods_come_again(seed: int) -> None:
     assert 26_000 - 400 < found.demand_milli().sum() <= 26_000
 
 
+def test_a_pod_comes_again_where_there_is_room_for_one_of_its_devices() -> None:
+    """As published: of 13 GPUs, 12 are asked for, and two more where one is left."""
+    two = np.full(4, 2)
+    pods = Pods(np.arange(4), np.zeros(4, dtype=np.int64), two, np.full(4, 1_000), np.full(4, ANY_MODEL))
+    assert openb.inflate(pods, 10_000, 1.3, np.random.default_rng(0)).demand_milli().sum() == 14_000
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_of_too_many_pods_random_ones_are_left_out(seed: int) -> None:
     pods = pods_with([100, 200, 300, 400] * 10)
@@ -135,6 +143,14 @@ def test_models_bind_only_pods_with_gpu(folder: Path) -> None:
     _, models = openb.read_nodes(folder)
     pods = openb.read_pods(folder, "default", models)
     assert list(pods.allowed[:6]) == [ANY_MODEL, 0b10, 0b11, ANY_MODEL, ANY_MODEL, 0b11]
+
+
+def test_the_order_of_a_list_does_not_matter(folder: Path) -> None:
+    found = openb.run(folder, "default", "fgd", 1)
+    path = folder / "openb_pod_list_default.csv"
+    head, *rows = path.read_text(encoding="utf-8").splitlines()
+    path.write_text("\n".join([head, *reversed(rows), ""]), encoding="utf-8")
+    assert openb.run(folder, "default", "fgd", 1).equals(found)
 
 
 def test_the_command_prints_means_beside_the_published_ones(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 from hydra import compose, initialize_config_module
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from polars.testing import assert_frame_equal
 
@@ -21,7 +22,7 @@ from experiments.display import Silent
 from experiments.replay import replayed, results
 from experiments.schedule import described, task
 from scenarios.job_log import job_log
-from twin.errors import SimulationError, UsageError
+from twin.errors import UsageError
 from twin.trace import tables
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -72,8 +73,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 def test_it_ends_with_the_reports_path_and_kpis_scorecard_and_reasons_before(folder: tuple[Path, str]) -> None:
     place, printed = folder
     assert printed.splitlines()[-1] == str(place / "report.html")
-    for words in ("bounded_slowdown_mean", "energy_kwh", "| wait_ks ", "| job-40 "):
+    for words in ("bounded_slowdown_mean", "energy_kwh", "| wait_ks ", "job-40 starts at "):
         assert words in printed
+    told = tables.read(place / "jobs" / "explanations.parquet", "explanations")
+    for row in told.iter_rows(named=True):
+        assert any(line.startswith("job-40 ") and line.endswith(row["reason"]) for line in printed.splitlines())
     assert not list(place.parent.glob("*.partial"))
     identity = json.loads((place / "identity.json").read_text())
     assert identity["verb"] == "schedule"
@@ -168,7 +172,7 @@ def test_a_log_without_recorded_starts_is_replayed_without_scorecard(tmp_path: P
     assert set(told).isdisjoint({"scorecard", "validity"})
     assert told["job_cdf"]["source"].unique().to_list() == ["twin"]
     cfg.replay = "recorded"
-    with pytest.raises(SimulationError, match="recorded no starts of jobs"):
+    with pytest.raises(UsageError, match="recorded no starts of jobs"):
         replayed(cfg, bare)
 
 
@@ -219,11 +223,12 @@ def test_the_steps_tell_what_the_kpis_tell() -> None:
 
 
 def test_carbon_is_scored_only_where_the_series_covers_the_run() -> None:
-    """A hole is said, with what fills it; the intensity of the log lies between 100 and 500 g/kWh."""
-    short, said = noted(*BUSY)
+    """The synthetic log tells it; a hole is said, with what fills it; the intensity lies between 100 and 500 g/kWh."""
+    short, said = noted(*BUSY, "energy.hold_s=1800")
     assert kpi(short, "carbon_kg") is None
-    assert any("not scored: carbon_g_kwh of synthetic: no value from 172800 s" in note for note in said)
-    told, said = noted(*BUSY, "energy.hold_s=86400")
+    assert any("not scored: carbon_g_kwh of synthetic: no value from" in note and "hold_s" in note for note in said)
+    told, said = noted(*BUSY)
+    assert (kpi(told, "makespan_s") or 0.0) > 1.5 * 86_400, "longer than jobs arrive"
     assert [note for note in said if "carbon" in note] == []
     grams = 1000 * (kpi(told, "carbon_kg") or 0.0) / (kpi(told, "energy_kwh") or 1.0)
     assert 100 < grams < 500
@@ -265,18 +270,58 @@ def test_what_contention_costs_is_told_of_the_whole_and_of_its_parts() -> None:
         assert parts["value"].sum() == pytest.approx(kpi(told, name))
     assert 0.0 < (kpi(told, "lost_core_h") or 0.0) < (kpi(told, "asked_core_h") or 0.0)
     assert kpi(told, "asked_core_h") == pytest.approx(kpi(told, "core_h")), "they use what they hold"
+    assert kpi(told, "stretched_h") == 0.0
     cut = ran(*BUSY, "contention=lose", "until_s=60000")
     assert kpi(cut, "asked_core_h") == pytest.approx(kpi(cut, "core_h")), "those who run count up to now"
-
-
-def test_a_scheduler_is_named_with_all_of_its_rules() -> None:
-    rules = ("filters=[spread,reservation]", "admission=[quota]", "inspector=keep_room", "contention=lose")
-    named = described(compose("schedule", [*rules]))
-    assert named.endswith(
-        "admission quota, filter spread, filter reservation, inspector inspector, contention contention"
+    longer, said = noted(*BUSY, "contention=stretch")
+    assert kpi(longer, "asked_core_h") == pytest.approx(kpi(told, "asked_core_h")), "the same work, done later"
+    assert kpi(longer, "lost_core_h") == 0.0
+    own_s = job_log(jobs=375, days=1.5).jobs.select("job", own_s="run_s")
+    late_s = (
+        longer["outcomes"].join(own_s, on="job").select(pl.col("end_s") - pl.col("start_s") - pl.col("own_s")).sum()
     )
-    assert described(compose("schedule", [])) == "order, backfill backfill, placement placement"
-    assert "recording" in described(compose("schedule", ["replay=recorded"]))
+    assert kpi(longer, "stretched_h") == pytest.approx(late_s.item() / 3600)
+    assert late_s.item() > 3600
+    for words in ("utilisation is of the cores that there are", "not what jobs really used"):
+        assert any(words in note for note in said)
+        assert not any(words in note for note in noted(*BUSY)[1])
+
+
+def test_without_a_start_there_is_no_energy_and_that_is_said() -> None:
+    """Every job asks for more than any machine has."""
+    _, said = noted("machines=uniform", "machines.cpu_cores=0.5")
+    assert "no energy: no job started" in said
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        ((), "fcfs, backfill easy, placement first_fit"),
+        (("order=sjf", "placement=kube_default"), "sjf, backfill easy, placement kube_default"),
+        (
+            ("filters=[spread,reservation]", "admission=[quota]", "inspector=keep_room", "contention=lose"),
+            "fcfs, backfill easy, placement first_fit, admission quota, filter spread, filter reservation, "
+            "inspector keep_room, contention lose",
+        ),
+        (
+            ("kill=true", "preempts=true", "retries=0", "checkpoint.interval_s=3600", "outages=recorded"),
+            "fcfs, backfill easy, placement first_fit, kill, preempts, retries 0, checkpoint every 3600 s, outages "
+            "recorded",
+        ),
+        (
+            ("backfill=none", "piece_cores=0.5", "missing_limit_s=60", "engine=compiled", "calibration=f.json"),
+            "fcfs, backfill none, placement first_fit, piece_cores 0.5, missing_limit_s 60, engine compiled, "
+            "calibrated",
+        ),
+        (("replay=recorded", "kill=true"), "the scheduler of the recording, its starts being those recorded"),
+    ],
+)
+def test_a_scheduler_is_named_with_all_of_its_rules(
+    overrides: tuple[str, ...], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = compose("schedule", list(overrides), return_hydra_config=True)
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", cfg)
+    assert described(cfg) == name
 
 
 @pytest.mark.parametrize(
@@ -291,13 +336,17 @@ def test_a_scheduler_is_named_with_all_of_its_rules() -> None:
         (("explain=[job-1,job12]",), UsageError, "explain names the job 'job12', .* did you mean 'job-12'"),
         (("explain=[job-1]", "replay=recorded"), UsageError, "explain needs replay=policy"),
         (("energy.carbon_zone=DE",), UsageError, "zone='DE': the table tells carbon_g_kwh of the zones"),
-        (("filters=[reservation]", "filters.reservation.machines=[n9]"), SimulationError, "'n9', which is not there"),
-        (("+machines.power_of.huge.full_w=900",), SimulationError, "unknown pool 'huge'"),
-        (("machines.power.curve=steep",), SimulationError, "'steep' is unknown; known"),
-        (("contention=stretch", "contention.overcommit=0.5"), SimulationError, "it must be 1 or more"),
+        (("filters=[reservation]", "filters.reservation.machines=[n9]"), UsageError, "'n9', which is not there"),
+        (("+machines.power_of.huge.full_w=900",), UsageError, "unknown pool 'huge'"),
+        (("machines.power.curve=steep",), UsageError, "'steep' is unknown; known"),
+        (("piece_cores=-1",), UsageError, "piece_cores"),
+        (("contention=stretch", "contention.overcommit=0.5"), UsageError, "it must be 1 or more"),
         (("replay=never",), UsageError, "replay=never must be policy or recorded"),
-        (("until_s=-5",), SimulationError, "until_s=-5 lies before now"),
-        (("replay=recorded", "until_s=-5"), UsageError, "its end must lie after its start"),
+        (("until_s=-5",), UsageError, "until_s=-5 must be above 0, and after the first arrival at"),
+        (("until_s=1",), UsageError, "until_s=1 must be above 0, and after the first arrival at"),
+        (("replay=recorded", "until_s=0"), UsageError, "until_s=0 must be above 0"),
+        (("largest=-1",), UsageError, "largest=-1 must be 0 or more"),
+        (("energy.hold_s=-1",), UsageError, "energy.hold_s of the verb schedule"),
         (("order=fifo",), HydraException, "unicep"),
     ],
 )
@@ -310,10 +359,13 @@ def test_a_wrong_value_is_one_message_and_leaves_nothing(
 
 
 def test_an_error_is_a_message_with_an_exit_code(tmp_path: Path) -> None:
-    done = call("trace=google2019", f"out={tmp_path / 'run'}")
-    assert done.returncode == 2, done.stderr
-    assert "holds no jobs" in done.stderr
-    assert "Traceback" not in done.stderr + done.stdout
+    """A wrong value is usage, wherever it is found: by the verb, in what Hydra constructs, by the twin."""
+    wrong = (("trace=google2019", "holds no jobs"), ("contention=lose", "contention.overcommit=0.5", "be 1 or more"))
+    for *overrides, words in (*wrong, ("machines.power.curve=steep", "'steep' is unknown")):
+        done = call(*overrides, f"out={tmp_path / 'run'}")
+        assert done.returncode == 2, done.stderr
+        assert words in done.stderr
+        assert "Traceback" not in done.stderr + done.stdout
 
 
 def test_a_place_that_is_taken_is_left_alone(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from experiments.display import Display
 from experiments.study import Study, Titled, beside, interval, positive
-from twin.errors import TraceError
+from twin.errors import TraceError, UsageError
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reproduced.md"
 
@@ -46,6 +46,7 @@ def test_tables_go_to_stdout_and_phases_to_stderr(capsys: pytest.CaptureFixture[
 def test_what_goes_wrong_is_told_with_its_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
     assert study(TraceError("a.csv: torn; fetch it anew")).main(["1"]) == TraceError.exit_code
     assert capsys.readouterr().err.endswith("TraceError: a.csv: torn; fetch it anew\n")
+    assert study(UsageError("count=1; give 2")).main(["1"]) == UsageError.exit_code != TraceError.exit_code
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "1.5", "many", "²"])
@@ -67,11 +68,11 @@ def test_an_interval_holds_its_mean_and_needs_six_values() -> None:
 
 
 def test_measured_rows_keep_their_order_and_unknown_ones_stay() -> None:
-    measured = pl.DataFrame({"k": ["b", "a", "c"], "mean": [2.0, 1.0, 3.0], "low": [1.5] * 3, "high": [2.5] * 3})
-    found = beside(measured, pl.DataFrame({"k": ["a", "b"], "published": [1.25, 2.5]}), ["k"])
-    assert found["k"].to_list() == ["b", "a", "c"]
-    assert found["difference"].to_list() == [-0.5, -0.25, None]
-    assert found["inside"].to_list() == [True, False, None]
+    measured = pl.DataFrame({"k": ["b", "a", "c", "d"], "mean": [2.0, 1.0, 3.0, 2.0], "low": 1.5, "high": 2.5})
+    found = beside(measured, pl.DataFrame({"k": ["d", "a", "b"], "published": [3.0, 1.25, 2.5]}), ["k"])
+    assert found["k"].to_list() == ["b", "a", "c", "d"]
+    assert found["difference"].to_list() == [-0.5, -0.25, None, -1.0]
+    assert found["inside"].to_list() == [True, False, None, False]
 
 
 def test_every_command_of_the_page_is_one() -> None:

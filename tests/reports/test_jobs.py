@@ -13,15 +13,15 @@ import numpy as np
 import polars as pl
 import pytest
 
-from reports import jobs, jobs_tables, page
+from reports import jobs, jobs_charts, jobs_kpis, jobs_tables, jobs_verdicts, page, wording
 from tests.reports.outline import Outline
-from twin import scheduling
+from twin import job_energy, job_metrics, scheduling
 from twin.engine.jobs.machines import from_nodes
 from twin.engine.jobs.scheduler import Scheduler
 from twin.engine.scheduling.backfill import Easy
 from twin.engine.scheduling.orders import Fcfs
 from twin.errors import SchemaError, TraceError, UsageError
-from twin.fidelity.scorecard import as_outcomes, scorecard, validity
+from twin.fidelity.scorecard import as_outcomes, passed, scorecard, validity
 from twin.job_metrics import cdf, kpis
 from twin.trace import tables
 from twin.trace.trace import Trace, TraceInfo
@@ -227,17 +227,44 @@ def test_the_head_says_what_was_replayed_and_how(outline, held):
     ("verdicts", "tone", "word"),
     [
         (["pass", "noise", "fail"], "bad", "fail"),
-        (["pass", "noise", "unscored"], "unsure", "noise"),
+        (["noise", "fail"], "bad", "fail"),
+        (["pass", "noise", "unscored"], "bad", "not passed"),
         (["pass", "unscored"], "good", "pass"),
         (["unscored"], "unsure", "not judged"),
     ],
 )
 def test_the_worst_verdict_is_the_replays(held, tmp_path, verdicts, tone, word):
-    """One measure beyond threshold and noise fails the replay; noise is neither a pass nor a failure."""
+    """One measure beyond its threshold is enough; noise is no excuse."""
     card = held["jobs", "scorecard"].head(len(verdicts)).with_columns(verdict=pl.Series(verdicts))
     path = page.write(folder_of(tmp_path / "run", {("jobs", "scorecard"): card}))
     banners = re.findall(r'<p class="banner (\w+)"><b>([^<]+)</b>', path.read_text(encoding="utf-8"))
     assert banners == [(tone, word)]
+    passed_by_the_rule = passed(card)
+    assert (word == "pass") == passed_by_the_rule
+
+
+@pytest.mark.parametrize(("verdict", "word"), [("pass", "too short to judge"), ("noise", "too short to judge")])
+def test_a_recording_of_few_days_passes_nothing(held, verdict, word):
+    """Its halves differ so much that nothing could fail; what fails all the same has failed."""
+    card = held["jobs", "scorecard"].with_columns(verdict=pl.lit(verdict))
+    short, long = jobs_verdicts.LEAST_DAYS - 1, jobs_verdicts.LEAST_DAYS
+    assert jobs_verdicts.fidelity(card, short, "")[:2] == ("unsure", word)
+    assert jobs_verdicts.fidelity(card, long, "")[1] != word
+    assert jobs_verdicts.fidelity(card.with_columns(verdict=pl.lit("fail")), short, "")[:2] == ("bad", "fail")
+
+
+def test_the_days_of_a_recording_are_those_of_its_arrivals(held, html):
+    days = int((held["jobs", "outcomes"]["submit_s"] // DAY_S).n_unique())
+    assert days < jobs_verdicts.LEAST_DAYS
+    assert f"Jobs arrived on {days} days" in html
+
+
+@pytest.mark.parametrize("verdict", ["noise", "fail"])
+def test_the_banner_says_that_another_policy_is_expected_to_differ(held, verdict):
+    card = held["jobs", "scorecard"].with_columns(verdict=pl.lit(verdict))
+    sentence = jobs_verdicts.fidelity(card, None, "sjf")[2]
+    assert "A policy other than the recorded one is expected to differ" in sentence
+    assert "(sjf)" in sentence
 
 
 def test_the_scorecard_tells_verdicts_in_words_and_colour(html, held):
@@ -251,15 +278,46 @@ def test_the_scorecard_tells_verdicts_in_words_and_colour(html, held):
         assert jobs_tables.MEASURES[measure].replace("'", "&#39;") in body, measure
 
 
-def test_the_envelope_says_where_waits_hold_and_where_not():
+def test_the_loads_are_told_at_which_waits_hold_and_at_which_not():
     rows = {"load_from": [0.0, 0.2, 0.4, 1.5], "load_to": [0.2, 0.4, 0.6, np.inf], "days": [2, 3, 1, 4]}
     frame = pl.DataFrame({**rows, "within": [True, True, False, True]})
-    tone, _, sentence = jobs_tables.envelope(frame) or ("", "", "")
+    tone, _, sentence = jobs_verdicts.by_load(frame) or ("", "", "")
     assert tone == "unsure"
-    assert "hold at 0–40 % (5 days) and above 150 % (4 days); they do not at 40–60 % (1 day)." in sentence
-    assert (jobs_tables.envelope(frame.filter("within")) or [""])[0] == "good"
-    assert (jobs_tables.envelope(frame.filter(~pl.col("within"))) or [""])[0] == "bad"
-    assert jobs_tables.envelope(frame.clear()) is None
+    assert "at 0–40 % (5 days) and above 150 % (4 days); it does not at 40–60 % (1 day)." in sentence
+    assert (jobs_verdicts.by_load(frame.filter("within")) or [""])[0] == "good"
+    assert (jobs_verdicts.by_load(frame.head(2)) or [""])[:2] == ("unsure", "too short to judge")
+    assert (jobs_verdicts.by_load(frame.filter(~pl.col("within"))) or [""])[0] == "bad"
+    assert jobs_verdicts.by_load(frame.clear()) is None
+
+
+def test_every_kpi_of_jobs_has_a_name_that_is_read():
+    assert {*job_metrics.KPIS | job_metrics.STRANDING, *job_energy.KPIS, *scheduling.KPIS} == set(jobs_kpis.KPIS)
+    assert not [name for name, _ in jobs_kpis.KPIS.values() if "_" in name]
+
+
+def test_units_are_written_one_way(outline):
+    text = said(outline)
+    assert "core·h" in text
+    assert "core*h" not in text
+
+
+def test_parts_that_do_not_add_up_to_the_whole_say_why(held):
+    frame = held["tables", "kpis"]
+    of_pools, of_queues = (jobs_kpis.part_table(frame, kind, 9) for kind in ("pool", "queue"))
+    assert of_pools is not None
+    assert of_queues is not None
+    assert "counts in each" not in of_pools.sentence  # here every job lay on one
+    assert "7 more are not shown" in of_queues.sentence
+    drawn = pl.DataFrame(
+        [("energy_unoccupied_kwh", "cluster", 4.96, "kWh", "lower")], schema=frame.schema, orient="row"
+    )
+    spread = frame.with_columns(value=pl.when(entity="pool:fat", kpi="jobs").then(400.0).otherwise("value"))
+    on_two = jobs_kpis.part_table(spread, "pool")
+    assert on_two is not None
+    assert on_two.sentence == "A job that lay on two pools counts in each."
+    told = jobs_kpis.part_table(pl.concat([frame, drawn]), "queue")
+    assert told is not None
+    assert told.sentence == "What empty machines drew, 4.96 kWh, belongs to nobody."
 
 
 def test_parts_stand_with_the_largest_first(html, held):
@@ -275,10 +333,56 @@ def test_parts_stand_with_the_largest_first(html, held):
 def test_an_unknown_kpi_is_a_dash_and_never_0(held):
     own = held["tables", "kpis"].filter(pl.col("entity").str.starts_with("queue:"))
     blank = own.with_columns(value=pl.when(pl.col("kpi") != "wait_mean_s").then("value"))
-    table = jobs_tables.part_table(blank, "queue")
+    table = jobs_kpis.part_table(blank, "queue")
     assert table is not None
     place = [column.title for column in table.columns].index("mean wait")
     assert {row.cells[place].text for row in table.rows} == {"–"}
+
+
+def test_one_page_tells_one_figure(held, outline):
+    """Sentences below the curves and the numbers at the top have the same shares and quantiles."""
+    whole = dict(held["tables", "kpis"].filter(entity="cluster")["kpi", "value"].iter_rows())
+    card = dict(held["jobs", "scorecard"]["measure", "recorded"].iter_rows())
+    waits = held["jobs", "outcomes"]["wait_s"].drop_nulls()
+    text = said(outline)
+    at_once = f"{wording.number(100 * float((waits == 0).mean()))} %"
+    twin, real = ([wording.duration(of[f"wait_{how}_s"]) for how in ("median", "p95")] for of in (whole, card))
+    assert f"Wait: in the twin {at_once} are 0, the median is {twin[0]} and 95 % are at most {twin[1]};" in text
+    assert f"Started at once {at_once}" in text
+    assert f"the median is {real[0]} and 95 % are at most {real[1]}." in text
+    assert f"Median wait {twin[0]} recorded: {real[0]}" in text
+
+
+def test_a_share_that_is_known_by_its_curve_alone_is_told_as_a_range():
+    shares = np.linspace(0, 1, 101)
+    curve = pl.DataFrame({"share": shares, "value": np.where(shares < 0.435, 0.0, 5.0)})
+    assert jobs_charts.zeros(curve) == "43 to 44 %"
+    assert jobs_charts.zeros(curve.filter(value=0.0).with_columns(share=pl.lit(1.0))) == "100 %"
+    assert jobs_charts.zeros(curve.filter(value=5.0)) == ""
+
+
+def test_what_is_assumed_stands_at_the_top(tmp_path):
+    """That the cluster starts empty among it, unless the recording itself is shown."""
+    path = page.write(folder_of(tmp_path / "run", {}, assumed=["nobody measured power"]))
+    header = path.read_text(encoding="utf-8").split("</header>")[0]
+    assert "Note: nobody measured power." in header
+    assert "Note: the cluster is empty at second 0" in header
+
+
+def test_the_spans_of_arrivals_and_of_the_replay_are_told(held, outline):
+    out = held["jobs", "outcomes"]
+    first, last = (wording.clock(float(t)) for t in (out["submit_s"].min(), out["submit_s"].max()))
+    assert f"Jobs arrived {first} to {last}" in said(outline)
+    assert f"Replayed until {wording.clock(float(out['end_s'].max()))}" in said(outline)
+
+
+def test_what_differs_in_every_run_or_plays_no_part_is_not_told(tmp_path):
+    place = folder_of(tmp_path / "run", {}, versions={"polars": "1", "torch": "2", "jax": "3", "flax": "4"})
+    (place / "config.yaml").write_text("seed: 1\nout: here\n")
+    text = said(Outline(page.write(place).read_text(encoding="utf-8")))
+    assert "1 setting differs from the defaults" in text
+    assert "polars" in text
+    assert not {"torch", "jax", "flax"} & set(text.split())
 
 
 def test_refused_jobs_are_counted_by_reason(outline):
@@ -343,6 +447,16 @@ def test_twin_and_recording_have_one_colour_each_in_every_chart(outline):
     scales = [json.dumps(specs[f"cdf_{k}"]["layer"][0]["encoding"]["color"]["scale"]) for k in range(3)]
     assert len(set(scales)) == 1
     assert json.loads(scales[0])["domain"] == ["recorded", "twin"]
+
+
+def test_pools_that_share_one_queue_have_no_panel_of_it(held, tmp_path):
+    """Each job accepts every pool: the same line twice would tell nothing."""
+    shared = held["jobs", "job_steps"].with_columns(waiting_jobs=pl.lit(3.0))
+    path = page.write(folder_of(tmp_path / "run", {("jobs", "job_steps"): shared}))
+    panels = Outline(path.read_text(encoding="utf-8")).held("charts")["over_time"]["vconcat"]
+    titles = [panel.get("title", "") for panel in panels]
+    assert not [title for title in titles if title.startswith("Jobs waiting, by")]
+    assert "Cores held, by pool (cores)" in titles
 
 
 def test_a_day_without_steps_breaks_the_lines(outline):

@@ -35,6 +35,15 @@ def test_the_recorded_starts_never_ask_for_more_than_there_is() -> None:
     assert steps.sort("time_s", "cores")["cores"].cum_sum().max() <= log.nodes["cpu_cores"].sum()  # pyright: ignore[reportOperatorIssue]
 
 
+@pytest.mark.parametrize("days", [0.5, 2.0])
+def test_the_grid_is_told_until_the_jobs_have_ended(days: float) -> None:
+    """An hour after the other, for two days more than jobs arrive; how long it is changes no job."""
+    log = job_log(days=days, jobs=int(250 * days))
+    hours = int(24 * (-(-days // 1) + 2))
+    assert log.prices["time_s"].to_list() == [3600.0 * hour for hour in range(hours)]
+    assert log.jobs["end_s"].max() < log.prices["time_s"].max()  # pyright: ignore[reportOperatorIssue, reportOptionalOperand]
+
+
 @pytest.mark.parametrize("settings", [{"jobs": 0}, {"days": 0.0}, {"days": float("inf")}])
 def test_no_log_is_not_a_log(settings: dict) -> None:
     with pytest.raises(ScenarioError, match="job_log"):

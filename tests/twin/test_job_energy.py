@@ -214,7 +214,9 @@ def test_a_signal_that_does_not_cover_the_run_is_refused_with_the_hole_and_the_r
     carbon.check(0.0, 30.0)
     for span, hole in (((0.0, 35.0), "30 s to 35 s"), ((-5.0, 5.0), "-5 s to 0 s"), ((55.0, 70.0), "60 s to 70 s"),
                        ((40.0, 55.0), "40 s to 50 s"), ((90.0, 95.0), "90 s to 95 s")):  # fmt: skip
-        with pytest.raises(TraceError, match=f"no value from {hole}.*give a series"):
+        with pytest.raises(
+            TraceError, match=f"no value from {hole}.*give a series.*energy.hold_s of the verb schedule"
+        ):
             job_energy.kpis(MACHINES, placed(), span_s=span, carbon=carbon)
     longer = job_energy.signal(steps((0.0, 1.0), (10.0, 2.0), (20.0, 3.0), (50.0, 4.0)), "carbon_g_kwh", hold_s=30.0)
     longer.check(0.0, 80.0)
@@ -238,6 +240,8 @@ def test_what_cannot_be_a_signal_is_refused() -> None:
         job_energy.signal(steps((0.0, 1.0)), "carbon_g_kwh")
     with pytest.raises(TraceError, match="two values for 7 s"):
         job_energy.signal(steps((0.0, 1.0), (7.0, 1.0), (7.0, 2.0)), "carbon_g_kwh")
+    with pytest.raises(UsageError, match="hold_s=-1: a value must last"):
+        job_energy.signal(steps((0.0, 1.0), (1.0, 1.0)), "carbon_g_kwh", hold_s=-1.0)
     with pytest.raises(UsageError, match="usd_eur"):
         job_energy.signal(steps((0.0, 1.0), (1.0, 1.0), quantity="electricity_eur_mwh"), "electricity_eur_mwh")
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from twin import job_metrics
@@ -82,6 +82,7 @@ def test_waits_slowdowns_and_counts_are_those_of_the_hand_made_schedule() -> Non
     assert told["utilisation_cpu_ratio"] == pytest.approx(110 / 200)
     assert told["fairness_core_share"] == pytest.approx(110**2 / (2 * (100**2 + 10**2)))
     assert told["fairness_slowdown"] == pytest.approx(7.5**2 / (2 * (1 + 6.5**2)))
+    assert told["restarts"] == 0  # who never started was not started again
 
 
 def test_what_has_no_data_is_unscored_and_not_zero() -> None:
@@ -107,6 +108,48 @@ def test_restarts_are_the_starts_beyond_the_first() -> None:
     rows = [outcome("1", 0.0, 0.0, 9.0, attempts=3), outcome("2", 0.0, 0.0, 9.0)]
     told = values(job_metrics.kpis(outcomes(*rows)))
     assert (told["restarts"], told["restart_ratio"]) == (2, 0.5)
+
+
+def test_only_what_is_decided_counts_for_deadlines() -> None:
+    """Missed: done late, refused, waiting beyond it. Met: done by it. Neither: cancelled, or still in time."""
+    rows = [
+        outcome("1", 0.0, 0.0, 100.0, deadline_s=99.0),
+        outcome("2", 0.0, 0.0, 100.0, deadline_s=100.0),
+        outcome("3", 0.0, None, None, state="refused", attempts=0, deadline_s=500.0),
+        outcome("4", 0.0, None, None, state="waiting", attempts=0, deadline_s=50.0),
+        outcome("5", 0.0, None, 20.0, state="cancelled", attempts=0, deadline_s=10.0),
+        outcome("6", 0.0, None, None, state="waiting", attempts=0, deadline_s=500.0),
+    ]
+    assert values(job_metrics.kpis(outcomes(*rows)))["deadline_miss_ratio"] == pytest.approx(3 / 4)
+
+
+def test_slack_of_limits_is_that_of_jobs_done() -> None:
+    """A killed job used all of its limit by definition."""
+    rows = [outcome("1", 0.0, 0.0, 50.0, limit_s=200.0), outcome("2", 0.0, 0.0, 90.0, limit_s=90.0, state="killed")]
+    assert values(job_metrics.kpis(outcomes(*rows)))["limit_slack_ratio"] == pytest.approx(0.75)
+
+
+def test_the_makespan_begins_with_the_first_arrival_and_who_is_yet_to_come_does_not_count() -> None:
+    rows = [outcome("1", 50.0, 60.0, 100.0), outcome("2", 70.0, None, None, state="expected", attempts=0)]
+    told = values(job_metrics.kpis(outcomes(*rows)))
+    assert (told["makespan_s"], told["jobs"]) == (50.0, 1)
+
+
+def test_gpus_are_counted_apart_from_cores() -> None:
+    nodes = pl.DataFrame({"node": ["g"], "pool": ["p"], "cpu_cores": [8.0], "memory_gib": [8.0], "gpus": [4.0]})
+    row = outcome("1", 0.0, 0.0, 1800.0, gpus=3.0)
+    told = values(job_metrics.kpis(outcomes(row), machines=machine.from_nodes(nodes), span_s=(0.0, 3600.0)))
+    assert (told["gpu_h"], told["core_h"]) == pytest.approx((1.5, 0.5))
+    assert (told["utilisation_gpu_ratio"], told["utilisation_cpu_ratio"]) == pytest.approx((3 / 8, 1 / 16))
+
+
+def test_who_got_nothing_counts_for_fairness_and_one_user_alone_is_neither_fair_nor_unfair() -> None:
+    rows = [outcome("1", 0.0, 0.0, 100.0), outcome("2", 0.0, None, None, user="b", state="waiting", attempts=0)]
+    told = job_metrics.kpis(outcomes(*rows), by=("user",))
+    assert values(told)["fairness_core_share"] == pytest.approx(0.5)
+    assert values(told)["fairness_slowdown"] == 1.0  # of those of whom anything is known
+    for kpi in ("fairness_core_share", "fairness_slowdown"):
+        assert values(told, "user:a")[kpi] is None
 
 
 def test_a_job_that_was_given_up_late_holds_nothing_after_its_run() -> None:
@@ -141,6 +184,7 @@ def test_cost_is_that_of_hours_held_or_powered_and_split_over_what_lay_there() -
     assert values(told)["cost_usd"] == pytest.approx(1.0 + 2.0)
     assert values(told, "user:b")["cost_usd"] == pytest.approx(2.0)
     assert values(told, "pool:small")["utilisation_cpu_ratio"] == pytest.approx(1 / 4)
+    assert values(told, "pool:big")["jobs"] == 1  # one job, in two pieces
     powered = job_metrics.kpis(
         rows, machines=two_pools(), placements=places, by=("pool",), powered_h=np.array([1.0, 1.0, 1.0])
     )
@@ -155,6 +199,7 @@ def test_pools_need_placements_and_placements_known_machines() -> None:
         job_metrics.kpis(outcomes(*FOUR), machines=two_pools(), placements=placed(place("1", "x9", 0, 1, 1.0)))
 
 
+@settings(max_examples=15)
 @given(st.lists(st.tuples(st.integers(0, 500), st.integers(0, 99), st.integers(1, 300), st.integers(0, 4)), min_size=1))
 def test_the_parts_add_up_to_the_whole(rows: list[tuple[int, int, int, int]]) -> None:
     made = [

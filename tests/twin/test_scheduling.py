@@ -16,13 +16,13 @@ from scenarios.job_log import job_log
 from twin.engine.jobs import machines as machine
 from twin.engine.jobs.capacity import Capacity
 from twin.engine.jobs.machines import Power
-from twin.engine.jobs.simulator import Outage, Scheduler
+from twin.engine.jobs.scheduler import Outage, Scheduler
 from twin.engine.jobs.window import WindowTwin
 from twin.engine.scheduling.backfill import Backfill, Easy, Greedy, Strict
 from twin.engine.scheduling.orders import Fcfs, Sjf
 from twin.errors import SimulationError, TraceError, UsageError
 from twin.fidelity.calibrate import Calibration, Estimate
-from twin.scheduling import Grid, JobRun, Sharing, grid, kpis, recorded_machines, schedule, span
+from twin.scheduling import Grid, JobRun, Sharing, grid, kpis, recorded, recorded_machines, schedule, span
 from twin.trace import tables
 from twin.trace.trace import Trace, TraceInfo
 
@@ -134,7 +134,7 @@ def test_asking_for_no_memory_is_allowed() -> None:
 
 
 def test_what_cannot_be_is_one_error_with_a_remedy() -> None:
-    """No jobs, no machines, unknown CPU, unknown pool, a horizon before the start, a circle."""
+    """No jobs, no machines, unknown CPU, unknown pool, a circle."""
     machines = machine.uniform(1, 1)
     with pytest.raises(SimulationError, match="no jobs"):
         schedule(trace_of(), machines, FCFS)
@@ -145,10 +145,47 @@ def test_what_cannot_be_is_one_error_with_a_remedy() -> None:
         machine.of(trace_of({}, nodes=unknown))
     with pytest.raises(SimulationError, match="known: "):
         machine.of(trace_of({}, nodes=unknown.with_columns(cpu_cores=1.0)), power={"x": Power()})
-    with pytest.raises(SimulationError, match="before now"):
-        schedule(trace_of({}), machines, FCFS, until_s=-1.0)
     with pytest.raises(TraceError, match="break the cycle"):
         trace_of({}, {}, edges=(("0", "1"), ("1", "0")))
+
+
+@pytest.mark.parametrize("until_s", [-1.0, 0.0])
+def test_a_run_without_time_is_refused(until_s: float) -> None:
+    for replay in (
+        lambda: schedule(trace_of({}), machine.uniform(1, 1), FCFS, until_s=until_s),
+        lambda: recorded(trace_of({"start_s": 0.0}), machine.uniform(1, 1), until_s=until_s),
+    ):
+        with pytest.raises(UsageError, match=r"until_s=.* must be above 0 s"):
+            replay()
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"policy": "share"}, "policy='share' is unknown; known"),
+        ({"overcommit": 0.5}, "overcommit=0.5: it must be 1 or more"),
+        ({"overcommit": float("nan")}, "overcommit=nan"),
+        ({"overcommit": "2"}, "overcommit='2'"),
+        ({"core_mhz": 0.0}, "core_mhz=0.0: the clock of a core must be above 0"),
+    ],
+)
+def test_what_cannot_be_shared_by_is_refused(given: dict, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        Sharing(**{"policy": "lose", **given})
+
+
+def test_wrong_arguments_are_told_with_a_remedy() -> None:
+    """An engine by its name, one name for a list of them, a negative number of parts, values that last for no time."""
+    trace, room = trace_of({}), machine.uniform(1, 1)
+    with pytest.raises(UsageError, match="engine='compiled' is no engine: give the class JobTwin or WindowTwin"):
+        schedule(trace, room, FCFS, engine="compiled")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(UsageError, match=r"explain='0' is a text, .*: explain=\['0'\]"):
+        schedule(trace, room, FCFS, explain="0")
+    with pytest.raises(UsageError, match="largest=-1"):
+        kpis(schedule(trace, room, FCFS), trace.jobs, largest=-1)
+    for hold_s in (-1.0, 0.0):
+        with pytest.raises(UsageError, match=r"hold_s=.* must last for more than 0 s"):
+            grid(trace, hold_s=hold_s)
 
 
 def test_who_looks_on_leaves_tables_and_changes_nothing() -> None:
@@ -179,6 +216,9 @@ def test_jobs_on_promised_cores_take_longer_or_lose_work() -> None:
     trace = trace_of({}, {})
     stretched = schedule(trace, machine.uniform(1, 1), FCFS, sharing=Sharing("stretch", 2.0))
     assert stretched.outcomes["end_s"].to_list() == [20.0, 20.0]
+    longer = kpis(stretched, trace.jobs, largest=3).filter(entity="cluster")
+    told = {name: longer.filter(kpi=name)["value"].item() * 3600 for name in ("asked_core_h", "stretched_h")}
+    assert told == pytest.approx({"asked_core_h": 20.0, "stretched_h": 20.0})
     losing = schedule(trace, machine.uniform(1, 1), FCFS, sharing=Sharing("lose", 2.0))
     assert losing.outcomes["end_s"].to_list() == [10.0, 10.0]
     cut = schedule(trace, machine.uniform(1, 1), FCFS, sharing=Sharing("lose", 2.0), until_s=4.0)

@@ -13,8 +13,8 @@ from twin.engine.jobs.machines import CPU, UNITS
 from twin.engine.jobs.scheduler import Checkpoint, Outage, Scheduler
 from twin.engine.jobs.simulator import JobTwin
 from twin.engine.scheduling import backfill, orders
-from twin.engine.scheduling.admission import CleanHours, Quota, Windows
-from twin.errors import SimulationError
+from twin.engine.scheduling.admission import Admission, CleanHours, Quota, Windows
+from twin.errors import SimulationError, UsageError
 from twin.trace.trace import Trace, TraceInfo
 
 HOUR_S = 3600.0
@@ -152,3 +152,100 @@ def test_a_twin_of_other_jobs_is_not_loaded(tmp_path: Path) -> None:
     (tmp_path / "bad.npz").write_bytes(b"nothing")
     with pytest.raises(SimulationError, match="no saved twin"):
         snapshot.load(tmp_path / "bad.npz", one.workload, one.machines, scheduler)
+
+
+# -------------------------------------------------- what is told wrongly
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"of": "user-12"}, r"of='user-12' must be a list: of=\[user-12\]"),
+        ({"of": 12}, r"of=12 must be a list: of=\[12\]"),
+        ({"of": [12]}, r"of holds 12, which is no name: put it in quotes, of=\['12'\]"),
+        ({"cpu_cores": -1.0}, r"cpu_cores=-1\.0 must be an amount of 0 or more; None is no bound"),
+        ({"cpu_cores": np.nan}, "cpu_cores=nan"),
+        ({"cpu_cores": np.inf}, "cpu_cores=inf"),
+        ({"gpus": -0.5}, r"gpus=-0\.5"),
+        ({"gpus": "two"}, "gpus='two'"),
+        ({"jobs": 0}, "jobs=0 must be a whole number of at least 1"),
+        ({"jobs": 1.5}, r"jobs=1\.5 must be a whole number"),
+        ({"jobs": np.nan}, "jobs=nan"),
+        ({"jobs": 1, "by": "pool"}, "by='pool' is unknown; known: user, group, queue"),
+    ],
+)
+def test_a_quota_that_cannot_be_meant_is_refused(options: dict, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        Quota(**options)
+
+
+def test_a_quota_is_of_whole_names() -> None:
+    """A quota of user-12 does not bound user-1; a bound beyond all counting bounds nobody."""
+    made = trace([{"submit_s": 0.0, "run_s": 9.0, "user": f"user-{i}"} for i in (1, 1, 12, 12)])
+    rules = (Quota(jobs=1, of=("user-12",)), Quota(cpu_cores=1e300))
+    twin = twin_of(made, Scheduler(orders.Fcfs(), backfill.Greedy(), admission=rules))
+    twin.run()
+    assert twin.columns["start_s"].tolist() == [0.0, 0.0, 0.0, 9.0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"zone": "Mars"}, "zone='Mars' is no IANA time zone; give one such as Europe/Berlin"),
+        ({"zone": ""}, "zone='' is no IANA"),
+        ({"zone": "../x"}, "is no IANA"),
+        ({"zone": None}, "zone=None is no IANA"),
+        ({"epoch": "yesterday"}, "epoch='yesterday' is no time in ISO 8601, such as 2026-01-05T00:00:00"),
+        ({"epoch": 0}, "epoch=0 is no time"),
+        ({"hours": (8, 24)}, "hours=24 must be a list of whole hours from 0 to 23"),
+        ({"hours": (-1,)}, "hours=-1"),
+        ({"hours": (8.5,)}, r"hours=8\.5"),
+        ({"hours": 8}, r"hours=8 must be a list .* e\.g\. \[8, 17\]"),
+        ({"hours": "8"}, "hours='8' must be a list"),
+        ({"hours": ()}, "at least one hour"),
+        ({"working_days": (7,)}, "working_days=7 must be a list of days from 0, Monday, to 6"),
+        ({"working_days": 1}, "working_days=1 must be a list"),
+        ({"working_days": ()}, "one working day"),
+    ],
+)
+def test_windows_that_cannot_be_meant_are_refused(options: dict, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        Windows(**{"epoch": MONDAY, "zone": "Europe/Stockholm", **options})
+
+
+def test_windows_take_lists_as_they_take_tuples() -> None:
+    """A configuration holds lists."""
+    told = {"epoch": "2026-01-05", "zone": "UTC"}
+    listed = Windows(**told, hours=[0, 23], working_days=[0])  # pyright: ignore[reportArgumentType]
+    assert listed == Windows(**told, hours=(0, 23), working_days=(0,))
+    assert listed.next_s(0.0) == 23 * HOUR_S
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"share": -0.1}, r"share=-0\.1 must be a share of the coming hours, from 0 to 1"),
+        ({"share": 30}, "share=30"),
+        ({"share": np.nan}, "share=nan"),
+        ({"horizon_h": 0}, "horizon_h=0 must be a whole number of hours, at least 1"),
+        ({"horizon_h": 1.5}, r"horizon_h=1\.5"),
+    ],
+)
+def test_clean_hours_that_cannot_be_meant_are_refused(options: dict, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        CleanHours(lambda _hour: [1.0], **options)
+
+
+@pytest.mark.parametrize(
+    ("rule", "counts"),
+    [
+        (Quota(jobs=1), "user"),
+        (Quota(jobs=1, by="group"), "group"),
+        (Quota(jobs=1, by="queue"), "queue"),
+        (Windows(MONDAY, "Europe/Stockholm"), None),
+        (CleanHours(lambda _hour: [1.0]), None),
+    ],
+)
+def test_a_rule_says_whose_holdings_it_counts(rule: Admission, counts: str | None) -> None:
+    """So that only these are counted."""
+    assert rule.counts == counts

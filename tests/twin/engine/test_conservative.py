@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from twin.engine.jobs import machines, workload
-from twin.engine.jobs.simulator import DONE, JobTwin, Outage, Scheduler
+from twin.engine.jobs.scheduler import Outage, Scheduler
+from twin.engine.jobs.simulator import DONE, JobTwin
 from twin.engine.scheduling.backfill import Easy, Strict
 from twin.engine.scheduling.conservative import Conservative, reservations
 from twin.engine.scheduling.orders import Fcfs, Wfp3

@@ -11,7 +11,8 @@ import pytest
 
 from twin.engine.jobs import machines, snapshot, workload
 from twin.engine.jobs.machines import Machines
-from twin.engine.jobs.simulator import DONE, JobTwin, Outage, Scheduler
+from twin.engine.jobs.scheduler import Outage, Scheduler
+from twin.engine.jobs.simulator import DONE, JobTwin
 from twin.engine.scheduling import orders
 from twin.engine.scheduling.backfill import Strict
 from twin.engine.scheduling.gang import TimeSlices

@@ -9,7 +9,8 @@ import polars as pl
 import pytest
 
 from twin.engine.jobs import machines, snapshot, workload
-from twin.engine.jobs.simulator import DONE, JobTwin, Scheduler
+from twin.engine.jobs.scheduler import Scheduler
+from twin.engine.jobs.simulator import DONE, JobTwin
 from twin.engine.jobs.workload import F8
 from twin.engine.scheduling import orders
 from twin.engine.scheduling.backfill import Backfill, Easy, Greedy, Strict
@@ -145,8 +146,32 @@ def test_a_fork_and_a_saved_twin_go_on_as_the_twin_does(tmp_path: Path) -> None:
         assert np.array_equal(rejections(twin), rejections(other))
 
 
-def test_wrong_settings_are_refused() -> None:
-    with pytest.raises(UsageError, match="most=-1"):
-        Inspecting(never, most=-1)
-    with pytest.raises(UsageError, match="again_s=0"):
-        Inspecting(never, again_s=0.0)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"most": -1}, "most=-1 must be"),
+        ({"most": np.nan}, "most=nan must be"),
+        ({"again_s": 0.0}, "again_s=0"),
+        ({"again_s": np.inf}, "again_s=inf"),
+        ({"again_s": "soon"}, "again_s='soon' must be a time above 0 s"),
+    ],
+)
+def test_wrong_settings_are_refused(options: dict, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        Inspecting(never, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"keep": 2}, "keep=2 must be a share of all cores, from 0 to 1"),
+        ({"keep": -0.1}, "keep=-0"),
+        ({"keep": np.nan}, "keep=nan"),
+        ({"long_s": -1.0}, r"long_s=-1\.0 must be a time of 0 s or more"),
+        ({"long_s": np.nan}, "long_s=nan"),
+    ],
+)
+def test_room_is_a_share_of_all_cores(options: dict, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        KeepRoom(**options)
+    assert KeepRoom(keep=1.0, long_s=0.0).keep == 1.0

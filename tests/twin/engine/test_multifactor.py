@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 
 from twin.engine.jobs import machines, snapshot, workload
-from twin.engine.jobs.simulator import JobTwin, Outage, Scheduler
+from twin.engine.jobs.scheduler import Outage, Scheduler
+from twin.engine.jobs.simulator import JobTwin
 from twin.engine.scheduling import fair_share
 from twin.engine.scheduling.backfill import Easy, Strict
 from twin.engine.scheduling.fair_share import charge, classic, faded, fair_tree, tree
@@ -170,7 +171,7 @@ def test_usage_is_the_integral_it_says_adds_up_and_halves(
     assert left(begin_s, middle_s) + left(middle_s, until_s) == pytest.approx(whole, rel=1e-7, abs=1e-9)
     assert left(begin_s, until_s, now_s + half_life_s) == pytest.approx(whole / 2, rel=1e-7, abs=1e-9)
     assert faded(np.array([whole]), half_life_s, half_life_s)[0] == whole / 2
-    assert whole <= 3.0 * held_s * (1 + 1e-9)
+    assert whole <= 3.0 * (until_s - begin_s) * (1 + 1e-9)  # what is left of held_s beside begin_s
 
 
 def test_without_fading_usage_is_core_seconds() -> None:
@@ -326,4 +327,28 @@ def test_wrong_settings_are_refused() -> None:
         Multifactor(favour="wide")  # pyright: ignore[reportArgumentType]
     with pytest.raises(UsageError, match="max_age_s and every_s must be finite"):
         Multifactor(max_age_s=np.inf)
+    assert np.isinf(Multifactor(half_life_s=np.inf).half_life_s)
     assert fair_share.tree((), {}, {}).account.shape == (0,)
+
+
+@pytest.mark.parametrize("name", ["age", "fair_share", "size", "queue", "priority"])
+@pytest.mark.parametrize("weight", [-1.0, np.nan, np.inf, "much"])
+def test_weights_are_numbers_of_zero_or_more(name: str, weight: float) -> None:
+    """As Slurm's are: a negative one would turn the queue round."""
+    options: dict = {name: weight}
+    with pytest.raises(UsageError, match=f"{name}=.* must be a weight of 0 or more"):
+        Multifactor(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"damping": 0.0}, "damping=0"),
+        ({"half_life_s": np.nan}, "half_life_s=nan must be above 0"),
+        ({"max_age_s": "week"}, "max_age_s='week' must be above 0"),
+        ({"queues": {"night": -1.0}}, r"queues\.night=-1\.0 must be a priority of 0 or more"),
+    ],
+)
+def test_times_and_priorities_are_positive_numbers(options: dict, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        Multifactor(**options)

@@ -11,7 +11,8 @@ import pytest
 
 from twin.engine.jobs import machines as machine
 from twin.engine.jobs import workload
-from twin.engine.jobs.simulator import JobTwin, Scheduler
+from twin.engine.jobs.scheduler import Scheduler
+from twin.engine.jobs.simulator import JobTwin
 from twin.engine.jobs.workload import Workload
 from twin.engine.scheduling import orders
 from twin.engine.scheduling.backfill import Greedy, Strict

@@ -14,7 +14,7 @@ from twin.engine.jobs.simulator import JobTwin
 from twin.engine.jobs.workload import Workload
 from twin.engine.scheduling import orders
 from twin.engine.scheduling.backfill import Strict
-from twin.errors import SimulationError, UsageError
+from twin.errors import UsageError
 from twin.fidelity.calibrate import Calibration, Estimate, calibrate
 from twin.fidelity.calibrated import calibrated, power
 from twin.trace.trace import Trace, TraceInfo
@@ -104,5 +104,5 @@ def test_power_is_the_fitted_curve() -> None:
     assert (told.idle_w, told.full_w, told.exponent) == (80.0, 250.0, 0.7)
     with pytest.raises(UsageError, match="has no 'idle_w'"):
         power(made())
-    with pytest.raises(SimulationError, match="must be above 0"):
-        _ = machine.Power(curve=0.0).exponent
+    with pytest.raises(UsageError, match="must be above 0"):
+        machine.Power(curve=0.0)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -37,7 +39,7 @@ def later(jobs: pl.DataFrame, seconds: float) -> pl.DataFrame:
     return scorecard.as_outcomes(jobs.with_columns(pl.col("start_s", "end_s") + seconds))
 
 
-def by_measure(card: pl.DataFrame) -> dict[str, dict[str, object]]:
+def by_measure(card: pl.DataFrame) -> dict[str, dict[str, Any]]:
     return {row["measure"]: row for row in card.iter_rows(named=True)}
 
 
@@ -98,10 +100,23 @@ def test_the_noise_floor_is_the_even_days_against_the_odd_ones() -> None:
     assert short["wait_mean_s"]["verdict"] == "fail"
 
 
-def test_drawn_halves_give_the_same_bytes_for_the_same_seed() -> None:
+def test_drawn_halves_are_those_of_the_generator() -> None:
+    """The median over draws is near that over all halves of the days; the same seed gives the same bytes."""
     jobs = recording()
-    one, other = (scorecard.scorecard(jobs, later(jobs, 60.0), rng=np.random.default_rng(3)) for _ in range(2))
-    assert one.equals(other)
+    by_day = [60.0 * day**2 for day in range(8)]
+    waits = np.repeat(by_day, 24)
+    jobs = jobs.with_columns(start_s=pl.col("submit_s") + waits, end_s=pl.col("submit_s") + waits + HOUR_S)
+    one, again, other = (
+        scorecard.scorecard(jobs, later(jobs, 60.0), rng=np.random.default_rng(seed)) for seed in (3, 3, 4)
+    )
+    assert one.equals(again)
+    assert not one.equals(other)
+    halves = [abs(2 * sum(half) - sum(by_day)) / 4 for half in combinations(by_day, 4)]
+    floor_s = by_measure(one)["wait_mean_s"]["noise_floor"]
+    assert np.quantile(halves, 0.4) <= floor_s <= np.quantile(halves, 0.6)
+    even_odd_s = abs(2 * sum(by_day[::2]) - sum(by_day)) / 4
+    assert by_measure(scorecard.scorecard(jobs, later(jobs, 60.0)))["wait_mean_s"]["noise_floor"] == even_odd_s
+    assert even_odd_s < np.quantile(halves, 0.4)
 
 
 def test_jobs_that_never_started_in_the_replay_are_told() -> None:
@@ -121,6 +136,25 @@ def test_utilisation_is_compared_bin_by_bin() -> None:
     told = by_measure(scorecard.scorecard(jobs, later(jobs, 12 * HOUR_S), capacity_cores=8.0))
     assert told["utilisation_mae"]["error"] == pytest.approx(0.5 * 24 / 60)
     assert told["utilisation_bias"]["error"] == pytest.approx(0.0, abs=1e-12)
+
+
+def test_the_floor_of_utilisation_is_each_even_day_against_the_next() -> None:
+    """Half of the cores on even days, all on odd ones."""
+    even = (pl.col("submit_s") / DAY_S).floor() % 2 == 0
+    jobs = recording(days=4, wait_s=0.0).with_columns(cpu_cores=pl.when(even).then(2.0).otherwise(4.0))
+    told = by_measure(scorecard.scorecard(jobs, later(jobs, 0.0), capacity_cores=8.0))
+    assert told["utilisation_mae"]["recorded"] == pytest.approx(0.75)
+    for measure in ("utilisation_mae", "utilisation_bias"):
+        assert told[measure]["noise_floor"] == pytest.approx(0.5), measure
+        assert told[measure]["verdict"] == "pass", measure
+
+
+def test_where_nothing_is_judged_nothing_has_passed() -> None:
+    """A recording in which nobody started says nothing."""
+    jobs = recording(days=2).with_columns(pl.lit(None, pl.Float64).alias(c) for c in ("start_s", "end_s", "run_s"))
+    card = scorecard.scorecard(jobs, scorecard.as_outcomes(jobs), capacity_cores=8.0)
+    assert set(card["verdict"]) == {"unscored"}
+    assert not scorecard.passed(card)
 
 
 @given(

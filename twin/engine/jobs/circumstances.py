@@ -67,8 +67,8 @@ def _of_machine(events: pl.DataFrame, machine: int, drained: Collection[str]) ->
 def working_hours(
     trace: Trace,
     *,
-    hours: Collection[int] = (8, 17),
-    working_days: Collection[int] = (0, 1, 2, 3, 4),
+    hours: tuple[int, ...] = (8, 17),
+    working_days: tuple[int, ...] = (0, 1, 2, 3, 4),
     epoch: str | None = None,
     zone: str | None = None,
 ) -> Windows:
@@ -92,7 +92,7 @@ def working_hours(
                 f"trace {trace.info.name!r} does not tell its {key}, and working hours need one; "
                 f"give admission.working_hours.{key}={example}"
             )
-    return Windows(clock["epoch"], clock["zone"], tuple(hours), tuple(working_days))
+    return Windows(clock["epoch"], clock["zone"], hours, working_days)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

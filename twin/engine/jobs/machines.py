@@ -6,14 +6,14 @@ and of a GPU, KiB of memory.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from twin.errors import SimulationError
+from twin.errors import SimulationError, UsageError
 from twin.trace.trace import Trace
 
 CPU, MEMORY, GPU = range(3)
@@ -27,6 +27,11 @@ UNLIMITED = np.int64(1) << 62
 """Capacity of a resource whose size nobody published."""
 ANY = ""
 """A label of a machine that is not told."""
+LARGEST = float(np.finfo(np.float64).max)
+"""The largest number that is not infinite."""
+ABOVE_ZERO = float(np.nextafter(0.0, 1.0))
+"""The smallest number above 0."""
+NUMBERS = (int, float, np.integer, np.floating)
 
 
 EXPONENTS = {"linear": 1.0, "sqrt": 0.5, "square": 2.0, "cubic": 3.0}
@@ -38,22 +43,63 @@ class Power:
     """Watts of a machine: `idle_w` when nothing runs, `full_w` at full load, and the curve between them.
 
     With u the used share of the processor: "linear" u, "sqrt" u^0.5, "square" u^2, "cubic" u^3, or that power of u.
+
+    Raises:
+        UsageError: a power is negative or no number, `idle_w` is above `full_w`, or the curve is unknown.
     """
 
     idle_w: float = 100.0
     full_w: float = 300.0
     curve: str | float = "linear"
 
-    @property
-    def exponent(self) -> float:
-        """The power of u; raises SimulationError for an unknown curve, or a power that is not above 0."""
+    def __post_init__(self) -> None:
+        for key, value in (("idle_w", self.idle_w), ("full_w", self.full_w)):
+            check_number(key, value, "a power of 0 W or more")
+        if self.idle_w > self.full_w:
+            raise UsageError(
+                f"idle_w={self.idle_w:g} is above full_w={self.full_w:g}: a machine draws most at full load; give "
+                "full_w at least as much as idle_w"
+            )
         if isinstance(self.curve, (int, float)):
             if not 0 < self.curve < np.inf:
-                raise SimulationError(f"a power curve of u^{self.curve:g} cannot be: the power must be above 0")
-            return float(self.curve)
-        if self.curve not in EXPONENTS:
-            raise SimulationError(f"power curve {self.curve!r} is unknown; known: {sorted(EXPONENTS)}")
-        return EXPONENTS[self.curve]
+                raise UsageError(f"a power curve of u^{self.curve:g} cannot be: the power must be above 0")
+        elif not isinstance(self.curve, str) or self.curve not in EXPONENTS:
+            raise UsageError(f"power curve {self.curve!r} is unknown; known: {sorted(EXPONENTS)}, or a power of u")
+
+    @property
+    def exponent(self) -> float:
+        """The power of u."""
+        return EXPONENTS[self.curve] if isinstance(self.curve, str) else float(self.curve)
+
+
+# ---------------------------------------------------------------- what somebody configured
+
+
+def check_number(
+    key: str, value: object, wanted: str, *, least: float = 0.0, most: float = LARGEST, whole: bool = False
+) -> None:
+    """Raises UsageError, "key=value must be `wanted`", unless it is a number from `least` to `most`; NaN never is."""
+    kinds = (int, np.integer) if whole else NUMBERS
+    if not (isinstance(value, kinds) and least <= value <= most):
+        raise UsageError(f"{key}={value!r} must be {wanted}")
+
+
+def check_choice(key: str, value: object, known: Sequence[str]) -> None:
+    """Raises UsageError unless it is one of the known words."""
+    if value not in known:
+        raise UsageError(f"{key}={value!r} is unknown; known: {', '.join(known)}")
+
+
+def check_names(key: str, names: object) -> None:
+    """Raises UsageError unless these are several names; a text would be taken for its letters."""
+    if isinstance(names, str) or not isinstance(names, Collection):
+        raise UsageError(f"{key}={names!r} must be a list: {key}=[{names}]")
+    wrong = [name for name in names if not isinstance(name, str)]
+    if wrong:
+        raise UsageError(f"{key} holds {wrong[0]!r}, which is no name: put it in quotes, {key}=['{wrong[0]}']")
+
+
+# ---------------------------------------------------------------- the machines
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +139,15 @@ def uniform(
     name: str = "node",
     power: Power | None = None,
 ) -> Machines:
-    """`count` equal machines; raises SimulationError when there is none."""
+    """`count` equal machines.
+
+    Raises:
+        UsageError: there is none, or a size is negative or no number.
+    """
+    check_number("count", count, "a whole number of machines, at least 1", least=1, whole=True)
+    for key, size in (("cpu_cores", cpu_cores), ("memory_gib", memory_gib), ("gpus", gpus)):
+        if size is not None or key == "cpu_cores":
+            check_number(key, size, "a size of 0 or more", most=np.inf)
     frame = pl.DataFrame(
         {"node": [f"{name}-{i}" for i in range(count)], "pool": [name] * count}, schema_overrides={"node": pl.String}
     ).with_columns(cpu_cores=pl.lit(cpu_cores), memory_gib=pl.lit(memory_gib, dtype=pl.Float64), gpus=pl.lit(gpus))

@@ -88,10 +88,18 @@ def _without_gaps(told: fragment.Fragments, instances: I8) -> Demand:
     return Demand(first, until_s, cores)
 
 
+_ACCOUNTS = ("asked_core_s", "lost_core_s", "stretched_s")
+
+
 class Contention(Observer):
     """Lets the jobs of a twin share what their machines really have.
 
-    `asked_core_s` and `lost_core_s` say of each job what it asked for so far and what it did not get and lost.
+    `asked_core_s` is the work that came up for each job so far and `lost_core_s` the part that was not done: the rest
+    was done, under both policies. Work that a job must do again because its machine was lost comes up again.
+    `stretched_s` says by how much longer the job ran than it would have with all that it asked for.
+
+    Neither a fork nor a twin that was saved is watched by anybody, and its jobs go on at full pace. A fork goes on
+    sharing with `what_if.observers = (shared.copy(what_if),)`, as long as no time has passed in either.
     """
 
     def __init__(self, demand: Demand, machines: Machines, policy: Policy = "stretch") -> None:
@@ -112,7 +120,23 @@ class Contention(Observer):
         self._due_s: dict[int, float] = {}  # when it really does
         self._touched: set[int] = set()  # machines
         jobs = len(demand.first) - 1
-        self.asked_core_s, self.lost_core_s = np.zeros(jobs), np.zeros(jobs)
+        self.asked_core_s, self.lost_core_s, self.stretched_s = np.zeros(jobs), np.zeros(jobs), np.zeros(jobs)
+
+    def copy(self, fork: JobTwin) -> Contention:
+        """What shares on in a fork of the twin, taken just now; it sets the pace of every job anew when the fork runs.
+
+        Its accounts begin with what there was up to the fork.
+        """
+        other = object.__new__(Contention)
+        other.__dict__.update(self.__dict__)
+        other._on = [jobs.copy() for jobs in self._on]
+        for name in ("_share", "_piece", "_own_s", "_due", "_due_s", *_ACCOUNTS):
+            setattr(other, name, getattr(self, name).copy())
+        other.settle(fork)
+        other._own_s = {job: (own_s, since_s, 1.0) for job, (own_s, since_s, _) in other._own_s.items()}
+        other._touched = {machine for machine, jobs in enumerate(other._on) if jobs}
+        fork.wake_at(fork.now_s)
+        return other
 
     def started(self, twin: JobTwin, job: int, held: Held) -> None:
         """It begins where its last checkpoint left it."""
@@ -203,7 +227,9 @@ class Contention(Observer):
         span_s = twin.now_s - since_s
         asks = self._asks(job)
         for machine, instances, _ in held:
-            self.asked_core_s[job] += asks * instances * span_s
+            work_core_s = asks * instances * span_s * pace
+            self.asked_core_s[job] += work_core_s
             if not self._stretch:
-                self.lost_core_s[job] += asks * instances * span_s * (1.0 - self._share[job, machine])
+                self.lost_core_s[job] += work_core_s * (1.0 - self._share[job, machine])
+        self.stretched_s[job] += span_s * (1.0 - pace)
         self._own_s[job] = (own_s + span_s * pace, twin.now_s, pace)

@@ -13,7 +13,8 @@ import numpy as np
 
 from twin.engine.jobs.capacity import Capacity, Held, Ordering
 from twin.engine.jobs.checkpoint import Checkpoint
-from twin.errors import SimulationError
+from twin.engine.jobs.machines import check_number
+from twin.errors import SimulationError, UsageError
 
 if TYPE_CHECKING:
     from twin.engine.jobs.machines import Machines
@@ -82,6 +83,10 @@ class Scheduler:
     was decided. With `preempts` a job that finds no room displaces running ones of lower priority, the lowest and
     latest first and no more than it needs; they queue again. What a displaced job, or one that lost its machine, had
     done is lost but for what its last checkpoint holds.
+
+    Raises:
+        UsageError: `retries` is below 0, a part is a class or something else, or rules stand in no tuple.
+        SimulationError: two parts exclude each other.
     """
 
     order: Order | Accounting
@@ -96,6 +101,18 @@ class Scheduler:
     checkpoint: Checkpoint | None = None
 
     def __post_init__(self) -> None:
+        check_number("retries", self.retries, "a whole number of at least 0; 0 starts no job anew", whole=True)
+        for key in ("admission", "filters"):
+            if not isinstance(getattr(self, key), tuple):
+                raise UsageError(f"{key}={getattr(self, key)!r} must be a tuple of rules, also of one: {key}=(rule,)")
+        _check_part("order", self.order, ("keys", "look"))
+        _check_part("backfill", self.backfill, ("start",))
+        _check_part("placement", self.placement, ("__call__", "look"))
+        for key, rules in (("admission", self.admission), ("filters", self.filters)):
+            for rule in rules:
+                _check_part(key, rule, ("look",))
+        if self.inspector is not None:
+            _check_part("inspector", self.inspector, ("accepts",))
         for rule in self.backfill.excludes:
             if getattr(self, rule):
                 raise SimulationError(
@@ -112,6 +129,14 @@ class Scheduler:
     def sees_residents(self) -> bool:
         """Does any of its rules look at what lies on each machine?"""
         return any(_sees_residents(rule) for rule in (self.placement, *self.filters))
+
+
+def _check_part(key: str, part: object, methods: tuple[str, ...]) -> None:
+    """Raises UsageError unless it is an object with one of these methods."""
+    if isinstance(part, type):
+        raise UsageError(f"{key}: {part.__name__} is a class; give an object of it, {part.__name__}()")
+    if not any(callable(getattr(part, method, None)) for method in methods):
+        raise UsageError(f"{key}: {part!r} is none, as it has no method {' or '.join(methods)}; give one that has")
 
 
 def _sees_residents(rule: object) -> bool:
@@ -142,8 +167,10 @@ def check_estimates(workload: Workload, scheduler: Scheduler) -> None:
 
 
 def check_outages(outages: Sequence[Outage], machines: Machines) -> None:
-    """Raises SimulationError for an outage that ends before it begins, or of a machine that there is not."""
+    """Raises SimulationError for an outage at no time, ending before it begins, or of a machine that is not there."""
     for outage in outages:
+        if not 0 <= outage.time_s < np.inf:
+            raise SimulationError(f"an outage begins at {outage.time_s:g} s: it must be 0 s or more, and finite")
         if not outage.duration_s >= 0:
             raise SimulationError(f"an outage has the duration {outage.duration_s:g} s: it must be 0 s or more")
         unknown = [machine for machine in outage.machines if not 0 <= machine < len(machines)]

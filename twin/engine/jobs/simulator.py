@@ -33,7 +33,6 @@ from twin.engine.jobs.scheduler import (
     check_outages,
 )
 from twin.engine.jobs.workload import NEVER, Owner, Workload
-from twin.engine.scheduling.admission import Quota
 from twin.engine.scheduling.orders import Accounting
 from twin.errors import SimulationError
 
@@ -42,9 +41,8 @@ if TYPE_CHECKING:
 
 EXPECTED, HELD, WAITING, RUNNING, DONE, FAILED, KILLED, CANCELLED, REFUSED = range(9)
 STATES = ("expected", "held", "waiting", "running", "done", "failed", "killed", "cancelled", "refused")
-_END, _KILL, _REPAIR, _FAIL, _CLOSE, _CANCEL, _SEE, _LOOK, _WAKE = range(
-    9
-)  # in this order where they fall on one moment
+# what may happen, in this order where it falls on one moment
+END, KILL, _REPAIR, _FAIL, _CLOSE, _CANCEL, _SEE, _LOOK, _WAKE = range(9)
 _UNSET = -1.0
 Pace = tuple[float, float, float, float, bool]
 """Pace, since when, seconds at full pace done by then, when it ends, and whether that is its limit."""
@@ -126,7 +124,7 @@ class JobTwin:
         self._due_s, self._look_s = NEVER, _UNSET
         self._may: tuple[May, ...] = ()
         self._displaced: list[int] = []
-        counted: set[Owner] = {rule.by for rule in self.scheduler.admission if isinstance(rule, Quota)}
+        counted: set[Owner] = {rule.counts for rule in self.scheduler.admission if rule.counts is not None}
         self.holdings = Holdings(self.workload, counted, self.held)
         view = {name: cells(column) for name, column in self.columns.items()}
         self._state, self._attempts, self._losses = view["state"], view["attempts"], view["losses"]
@@ -141,6 +139,8 @@ class JobTwin:
 
     def run(self, until_s: float | None = None) -> None:
         """Let time pass until `until_s`, what happens then included; until nothing is left to happen by default."""
+        if until_s == NEVER:
+            until_s = None
         if until_s is not None and not until_s >= self.now_s:
             raise SimulationError(f"until_s={until_s:g} lies before now, {self.now_s:g}: fork earlier to go back")
         # the twin does not hold the clock, which holds it: a fork that nobody wants any more is gone at once
@@ -171,9 +171,9 @@ class JobTwin:
         agenda, quiet = self._agenda, True
         while agenda and agenda[0][0] <= now_s:
             _, kind, subject, attempt = heappop(agenda)
-            if kind <= _KILL:
+            if kind <= KILL:
                 if self._attempts[subject] == attempt and self._state[subject] == RUNNING:
-                    self._finish_if_due(subject, kind == _KILL)
+                    self._finish_if_due(subject, kind == KILL)
                 quiet = False
             elif kind != _WAKE:
                 quiet = False
@@ -355,9 +355,9 @@ class JobTwin:
         if self._first_s[job] < 0.0:
             self._first_s[job] = now_s
         self._attempts[job] += 1
-        lasts_s, kind = self._needs_s(job), _END
+        lasts_s, kind = self._needs_s(job), END
         if self.scheduler.kill and self.limit_s[job] - self._spent_s[job] < lasts_s:
-            lasts_s, kind = self.limit_s[job] - self._spent_s[job], _KILL
+            lasts_s, kind = self.limit_s[job] - self._spent_s[job], KILL
         heappush(self._agenda, (now_s + lasts_s, kind, job, self._attempts[job]))
         if self.scheduler.backfill.plans:
             insort(self.running, (self.estimated_end_s(job), job))
@@ -435,7 +435,7 @@ class JobTwin:
         due_s = limit_s if killed else ends_s
         self._paces[job] = (pace, self.now_s, behind_s, due_s, killed)
         if due_s < NEVER:
-            heappush(self._agenda, (due_s, _KILL if killed else _END, job, self._attempts[job]))
+            heappush(self._agenda, (due_s, KILL if killed else END, job, self._attempts[job]))
 
     def _busy_s(self, job: int) -> float:
         """Seconds at full pace that the job has behind it since its start."""
@@ -536,7 +536,8 @@ class JobTwin:
     def fork(self, scheduler: Scheduler | None = None) -> JobTwin:
         """A second twin in the same state, independent from now on: what if, from now.
 
-        With another `scheduler` the copy goes on under that one. Nobody observes the copy.
+        With another `scheduler` the copy goes on under that one. Nobody observes the copy, and all its jobs go on at
+        full pace: whoever paced them is given to `copy.observers` as a copy of its own.
         """
         twin = object.__new__(JobTwin)
         twin.__dict__.update(self.__dict__)
@@ -550,7 +551,12 @@ class JobTwin:
         if scheduler is not None:
             twin._change_scheduler(scheduler)
         twin._wire()
+        twin._go_on_at_full_pace()
         return twin
+
+    def _go_on_at_full_pace(self) -> None:
+        for job in list(self._paces):
+            self.pace(job, 1.0)
 
     def _change_scheduler(self, scheduler: Scheduler) -> None:
         check_estimates(self.workload, scheduler)

@@ -9,6 +9,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -17,7 +18,8 @@ import numpy as np
 
 from twin.engine.jobs.checkpoint import Checkpoint
 from twin.engine.jobs.machines import Machines
-from twin.engine.jobs.simulator import JobTwin, Outage, Scheduler
+from twin.engine.jobs.scheduler import Outage, Scheduler
+from twin.engine.jobs.simulator import JobTwin
 from twin.engine.jobs.workload import Workload
 from twin.errors import SimulationError
 
@@ -53,16 +55,19 @@ def save(twin: JobTwin, path: Path) -> None:
 
 def write(path: Path, arrays: Mapping[str, Any]) -> None:
     """Write arrays to `path` (.npz); the file appears whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)
-    os.replace(partial, path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as file:
+            np.savez(file, allow_pickle=False, **arrays)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def load(
     path: Path, workload: Workload, machines: Machines, scheduler: Scheduler, outages: Sequence[Outage] = ()
 ) -> JobTwin:
-    """The twin that was saved, ready to run on, perhaps under another scheduler; nobody observes it.
+    """The twin that was saved, ready to run on, perhaps under another scheduler; nobody observes or paces it.
 
     Raises:
         SimulationError: the file cannot be read, or was saved with other jobs, machines or outages.
@@ -84,15 +89,13 @@ def load(
     twin.now_s, twin._next = float(state["clock"][0]), int(state["clock"][1])
     twin.columns = {name: state[name] for name in twin.columns}
     twin.waits_for = state["waits_for"]
-    twin.queue = [(key, int(job)) for key, job in state["queue"].tolist()]
-    twin.running = [(end_s, int(job)) for end_s, job in state["running"].tolist()]
-    twin._agenda = [
-        (time_s, int(kind), int(what), int(attempt)) for time_s, kind, what, attempt in state["agenda"].tolist()
-    ]
-    twin.history = [(int(j), int(m), int(n), a, b) for j, m, n, a, b in state["history"].tolist()]
+    twin.queue = _rows(state["queue"], (float, int))
+    twin.running = _rows(state["running"], (float, int))
+    twin._agenda = _rows(state["agenda"], (float, int, int, int))
+    twin.history = _rows(state["history"], (int, int, int, float, float))
     twin.notes = {name.removeprefix(_NOTE): value for name, value in state.items() if name.startswith(_NOTE)}
     _hold(twin, state["held"].tolist(), state["devices"].tolist())
-    twin._paces = {int(job): (a, b, c, d, bool(killed)) for job, a, b, c, d, killed in state["paces"].tolist()}
+    twin._paces = {job: tuple(pace) for job, *pace in _rows(state["paces"], (int, float, float, float, float, bool))}
     twin.ended = state["ended"].tolist()
     twin._closed = dict(state["closed"].tolist())
     for machine, count in twin._closed.items():
@@ -101,6 +104,7 @@ def load(
     twin._wire()
     twin._change_scheduler(scheduler)
     twin._wire()
+    twin._go_on_at_full_pace()
     return twin
 
 
@@ -120,8 +124,13 @@ def _hold(twin: JobTwin, held: list[list[int]], devices: list[int]) -> None:
         twin.capacity.hold(job, machine, count, mine)
 
 
+def _rows(table: np.ndarray, types: Sequence[type]) -> list[Any]:
+    """The rows of a table as tuples of plain numbers."""
+    return list(zip(*(column.astype(kind).tolist() for column, kind in zip(table.T, types, strict=True)), strict=True))
+
+
 def _table(rows: Iterable[tuple[float, ...]], width: int) -> np.ndarray:
-    return np.array(list(rows), dtype=np.float64).reshape(-1, width)
+    return np.fromiter(chain.from_iterable(rows), np.float64).reshape(-1, width)
 
 
 def fingerprint(workload: Workload, machines: Machines, outages: Sequence[Outage]) -> bytes:

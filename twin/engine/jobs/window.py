@@ -23,7 +23,7 @@ from twin.engine.jobs import window_state as ws
 from twin.engine.jobs.capacity import Capacity, Held
 from twin.engine.jobs.machines import Machines
 from twin.engine.jobs.scheduler import Observer, Outage, Placement, Scheduler, check_estimates
-from twin.engine.jobs.simulator import _END, _KILL, DONE, KILLED, RUNNING, JobTwin
+from twin.engine.jobs.simulator import DONE, END, KILL, KILLED, RUNNING, JobTwin
 from twin.engine.jobs.window_loop import LENGTHEN, SETTLED, advance, next_s
 from twin.engine.jobs.window_state import ENDS, HEAD, INSTANCES, NEXT, NONE, ORDERED, TAIL, State
 from twin.engine.jobs.workload import F8, I8, NEVER, Workload
@@ -244,7 +244,7 @@ class WindowTwin:
         if self.scheduler.backfill.plans:
             twin.running = sorted((float(state.start_s[job] + self.workload.limit_s[job]), job) for job in twin.held)
         due = zip(state.end_due_s[: number[ENDS]].tolist(), state.end_job[: number[ENDS]].tolist(), strict=True)
-        kind = np.where(self._fixed.jobs[:, ws.WAS_KILLED], _KILL, _END).tolist()
+        kind = np.where(self._fixed.jobs[:, ws.WAS_KILLED], KILL, END).tolist()
         twin._agenda = sorted((due_s, kind[job], job, 1) for due_s, job in due)
         twin._next = int(number[NEXT])
         twin._wire()

@@ -30,6 +30,7 @@ from twin.engine.jobs.window_state import (
     SIZES,
     TAIL,
     TOTAL_CPU,
+    UNASKED,
     WAS_KILLED,
     Fixed,
     Scratch,
@@ -68,6 +69,7 @@ def advance(facts: Fixed, state: State, work: Scratch, until_s: float) -> int:
             if count[AHEAD] and len(state.slots) - count[FREE_SLOT] < count[AHEAD]:
                 return LENGTHEN
             state.now_s[0] = due_s
+            count[UNASKED] += 1
             _end(facts, state, due_s)
             _arrive(facts, state, work, due_s)
             waiting = count[TAIL] - count[HEAD]

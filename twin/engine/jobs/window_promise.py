@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from twin.engine.jobs.machines import CPU
+from twin.engine.jobs.window_ends import ask
 from twin.engine.jobs.window_room import room, times
 from twin.engine.jobs.window_state import BIT, CLASS, INSTANCES, NONE, PLANNED, Fixed, Scratch, State, compiled
 from twin.engine.jobs.workload import I8
@@ -20,6 +21,7 @@ def reserve(facts: Fixed, state: State, work: Scratch, head: int, epoch: int) ->
 
     What is left on these then lies in `spare`, with the epoch in `promised`.
     """
+    ask(facts, state)
     needed, total = facts.jobs[head, INSTANCES], 0
     if needed > 1:
         total = _room_now(facts, state, work, head, epoch)

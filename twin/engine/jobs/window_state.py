@@ -32,8 +32,8 @@ STEP, EXACT, PLACEMENT, BACKFILL, CHANGING, LEAST_CPU = range(6)
 LOWEST, FULLEST, EMPTIEST = range(3)
 STRICT, GREEDY, EASY = range(3)
 # `State.number`
-NEXT, HEAD, TAIL, ENDS, PLANNED, FREE_CPU, FREE_SLOT, FREE_DEVICE, ORDERED, AHEAD = range(10)
-COUNTS = 10
+NEXT, HEAD, TAIL, ENDS, PLANNED, FREE_CPU, FREE_SLOT, FREE_DEVICE, ORDERED, AHEAD, UNASKED = range(11)
+COUNTS = 11
 SIZES = 64
 NONE = -1
 BIT = np.uint64(1) << np.arange(64, dtype=np.uint64)
@@ -91,7 +91,7 @@ class State(NamedTuple):
     queue: NDArray[np.int32]  # [jobs], those who wait lie in [HEAD, TAIL)
     end_due_s: F8  # heap of ends
     end_job: I8
-    plan_s: F8  # estimated ends in order
+    plan_s: F8  # estimated ends in order, unless nobody has asked for them lately
     plan_job: I8
     free: I8  # [machines, resources and level]
     bits: U8  # [levels, words]

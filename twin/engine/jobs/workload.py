@@ -8,13 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from twin.engine.jobs.machines import ANY, CPU, GPU, MEMORY, SIZES, UNITS, UNLIMITED, WHOLE_GPU, Machines, pairs, small
+from twin.engine.jobs.machines import (
+    ANY,
+    CPU,
+    GPU,
+    MEMORY,
+    SIZES,
+    UNITS,
+    UNLIMITED,
+    WHOLE_GPU,
+    Machines,
+    check_choice,
+    check_number,
+    pairs,
+    small,
+)
 from twin.errors import SimulationError
 from twin.trace.trace import Trace
 
@@ -22,6 +36,8 @@ F8, I8 = NDArray[np.float64], NDArray[np.int64]
 NEVER = np.inf
 NO_RUN_TIME = "nobody recorded how long it ran"
 Owner = Literal["user", "group", "queue"]
+OWNERS: tuple[str, ...] = get_args(Owner)
+_TIME = "a time of 0 s or more"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +72,11 @@ class Workload:
         return len(self.submit_s)
 
     def owners(self, by: Owner) -> tuple[I8, tuple[str, ...]]:
-        """Whose each job is [jobs], by number, and the names; one name is "", of those of which none is told."""
+        """Whose each job is [jobs], by number, and the names; one name is "", of those of which none is told.
+
+        Raises UsageError for any other kind of owner than user, group and queue.
+        """
+        check_choice("by", by, OWNERS)
         if by == "queue":
             return _numbered(self.queue)
         return (self.user, self.users) if by == "user" else (self.group, self.groups)
@@ -83,14 +103,17 @@ def of(
         missing_run_s: run time of jobs whose run time nobody recorded; None refuses them by name.
 
     Raises:
-        SimulationError: the trace holds no jobs, or `piece_cores` is not above zero.
+        SimulationError: the trace holds no jobs.
+        UsageError: `piece_cores` is not above zero, or `missing_run_s` is negative or infinite.
     """
+    if piece_cores is not None:
+        check_number(
+            "piece_cores", piece_cores, "a number of cores from 1e-6 to 1e12, e.g. 1", least=1 / UNITS[CPU], most=1e12
+        )
+    if missing_run_s is not None:
+        check_number("missing_run_s", missing_run_s, _TIME)
     if not trace.jobs.height:
         raise SimulationError(f"{trace.info.name!r} holds no jobs to schedule")
-    if piece_cores is not None and not 1 / UNITS[CPU] <= piece_cores < np.inf:
-        raise SimulationError(
-            f"piece_cores={piece_cores:g} must be above 0: a millionth of a core is the smallest piece"
-        )
     jobs = trace.jobs.with_row_index("_at").sort("submit_s", "_at", nulls_last=True)
     request, instances = _sizes(jobs, piece_cores)
     job_class, fits_kind = _classes(jobs, machines)
@@ -252,6 +275,11 @@ def _dependencies(jobs: pl.DataFrame, dependencies: pl.DataFrame) -> tuple[I8, t
 
 
 def estimated(workload: Workload, missing_s: float | None = None) -> Workload:
-    """The workload with an estimate for every job: where none was asked for, `missing_s`, or the true run time."""
+    """The workload with an estimate for every job: where none was asked for, `missing_s`, or the true run time.
+
+    Raises UsageError where `missing_s` is negative or no number.
+    """
+    if missing_s is not None:
+        check_number("missing_s", missing_s, _TIME, most=np.inf)
     instead = workload.run_s if missing_s is None else missing_s
     return replace(workload, limit_s=np.where(np.isinf(workload.limit_s), instead, workload.limit_s))

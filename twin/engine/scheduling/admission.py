@@ -5,7 +5,7 @@ A job that may not start now is not in anyone's way: the scheduler does not see 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -14,9 +14,10 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from twin.engine.jobs.machines import ANY, CPU, GPU, UNITS, UNLIMITED
-from twin.engine.jobs.workload import NEVER, Owner
+from twin.engine.jobs.machines import ANY, CPU, GPU, UNITS, UNLIMITED, check_choice, check_names, check_number
+from twin.engine.jobs.workload import NEVER, OWNERS, Owner
 from twin.errors import UsageError
+from twin.trace.files import known_zone
 
 if TYPE_CHECKING:
     from twin.engine.jobs.simulator import JobTwin
@@ -35,6 +36,11 @@ class Admission(Protocol):
         """What it is, as the subject of a sentence."""
         ...
 
+    @property
+    def counts(self) -> Owner | None:
+        """Whose holdings it asks `twin.holdings` for; None where for nobody's."""
+        ...
+
     def look(self, twin: JobTwin) -> tuple[May, float]:
         """The rule as of `twin.now_s`, and when to look again even if nothing happens until then (seconds)."""
         ...
@@ -46,6 +52,9 @@ class Windows:
 
     With boundaries at 8 and 17 o'clock short jobs have the machines during the day, long ones at night and the
     longest at weekends. `epoch` is the wall-clock time of second 0 (ISO 8601), `zone` whose hours are meant.
+
+    Raises:
+        UsageError: there is no such hour, day, time or zone, or no boundary at all.
     """
 
     epoch: str
@@ -55,8 +64,23 @@ class Windows:
     name: str = "the next boundary of working hours"
 
     def __post_init__(self) -> None:
+        _check_whole("hours", self.hours, 23, "a list of whole hours from 0 to 23, e.g. [8, 17]")
+        _check_whole("working_days", self.working_days, 6, "a list of days from 0, Monday, to 6, e.g. [0, 1, 2, 3, 4]")
         if not self.hours or not self.working_days:
             raise UsageError("windows need at least one hour and one working day, e.g. hours=[8, 17]")
+        # boundaries are kept by rule, which a list could not be looked up by
+        object.__setattr__(self, "hours", tuple(self.hours))
+        object.__setattr__(self, "working_days", tuple(self.working_days))
+        if not isinstance(self.zone, str) or known_zone(self.zone) is None:
+            raise UsageError(f"zone={self.zone!r} is no IANA time zone; give one such as Europe/Berlin")
+        try:
+            datetime.fromisoformat(self.epoch)
+        except (TypeError, ValueError):
+            raise UsageError(f"epoch={self.epoch!r} is no time in ISO 8601, such as 2026-01-05T00:00:00") from None
+
+    @property
+    def counts(self) -> None:
+        """Nobody's holdings."""
 
     def look(self, twin: JobTwin) -> tuple[May, float]:
         """Who ends by the next boundary; look again there."""
@@ -70,6 +94,13 @@ class Windows:
             if boundary_s > now_s:
                 return boundary_s
         raise UsageError(f"no boundary within two weeks of second {now_s:g}")
+
+
+def _check_whole(key: str, values: object, most: int, wanted: str) -> None:
+    if not isinstance(values, Collection):
+        raise UsageError(f"{key}={values!r} must be {wanted}")
+    for value in values:
+        check_number(key, value, wanted, most=most, whole=True)
 
 
 @lru_cache(maxsize=4096)
@@ -95,6 +126,9 @@ class Quota:
 
     Owners are users, queues, or groups (an array of which only so many tasks may run at a time); `of` = () is each of
     them. Jobs that belong to no queue or group are not bounded by its quota.
+
+    Raises:
+        UsageError: a bound is negative or infinite, no job may run, an unknown kind of owner, or `of` is no list.
     """
 
     cpu_cores: float | None = None
@@ -103,15 +137,30 @@ class Quota:
     by: Owner = "user"
     of: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        for key, most in (("cpu_cores", self.cpu_cores), ("gpus", self.gpus)):
+            if most is not None:
+                check_number(key, most, "an amount of 0 or more; None is no bound")
+        if self.jobs is not None:
+            check_number("jobs", self.jobs, "a whole number of at least 1; None is no bound", least=1, whole=True)
+        check_choice("by", self.by, OWNERS)
+        check_names("of", self.of)
+
     @property
     def name(self) -> str:
         """The quota of whom."""
         return f"the quota of its {self.by}"
 
+    @property
+    def counts(self) -> Owner:
+        """What its owners hold."""
+        return self.by
+
     def look(self, twin: JobTwin) -> tuple[May, float]:
         """Whoever stays within the quota together with what runs; it changes only when jobs start or end."""
         told = zip((self.cpu_cores, self.gpus, self.jobs), _UNITS, strict=True)
-        bound = np.array([UNLIMITED if most is None else round(most * unit) for most, unit in told], dtype=np.int64)
+        unlimited = int(UNLIMITED)
+        bound = np.array([unlimited if most is None else min(round(most * unit), unlimited) for most, unit in told])
 
         def may(job: int) -> bool:
             owner, holds = twin.holdings.of(self.by, job)
@@ -129,12 +178,23 @@ class CleanHours:
     A job can wait as long as its deadline and estimate leave it time; one without a deadline cannot. An hour is clean
     where the forecast made at that very hour lies in the lowest `share` of what it says about the coming
     `horizon_h` hours. `forecast(hour)` sees the past of that hour only: it is a forecast, never the true future.
+
+    Raises:
+        UsageError: `share` is not in 0 to 1, or `horizon_h` is below 1.
     """
 
     forecast: Callable[[int], Sequence[float]]
     share: float = 0.3
     horizon_h: int = 24
     name: str = "the wait for a clean hour"
+
+    def __post_init__(self) -> None:
+        check_number("share", self.share, "a share of the coming hours, from 0 to 1", most=1.0)
+        check_number("horizon_h", self.horizon_h, "a whole number of hours, at least 1", least=1, whole=True)
+
+    @property
+    def counts(self) -> None:
+        """Nobody's holdings."""
 
     def look(self, twin: JobTwin) -> tuple[May, float]:
         """Everyone in a clean hour, else whoever can wait no longer; look again at the next hour."""

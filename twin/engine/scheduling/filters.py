@@ -11,11 +11,11 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
-from twin.engine.jobs.machines import ANY, Machines
+from twin.engine.jobs.machines import ANY, Machines, check_choice, check_names, check_number
 from twin.engine.jobs.scheduler import Allowed
 from twin.errors import SimulationError
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 Domain = Literal["zone", "rack", "node"]
 Relation = Literal["user", "group"]
+DOMAINS: tuple[str, ...] = get_args(Domain)
+RELATIONS: tuple[str, ...] = get_args(Relation)
 _EVERYWHERE = -1
 
 
@@ -33,6 +35,9 @@ class Reservation:
     """Some machines belong to some users from `time_s` on for `duration_s`.
 
     Others may take them before that only if by their estimate they end in time.
+
+    Raises:
+        UsageError: a time is negative, or `machines` or `users` is no list of names.
     """
 
     time_s: float
@@ -40,6 +45,12 @@ class Reservation:
     machines: tuple[str, ...]
     users: tuple[str, ...]
     name: str = "are reserved for others"
+
+    def __post_init__(self) -> None:
+        check_number("time_s", self.time_s, "a time of 0 s or more")
+        check_number("duration_s", self.duration_s, "a time of 0 s or more", most=np.inf)
+        check_names("machines", self.machines)
+        check_names("users", self.users)
 
     def look(self, twin: JobTwin) -> Allowed:
         """Everything for those users; for others what they give back in time. Looks again when it ends."""
@@ -80,12 +91,23 @@ def _bits(machines: Machines, names: tuple[str, ...]) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Affinity:
-    """A job goes only where one of its group (or user) runs already; the first of them goes anywhere."""
+    """A job goes only where one of its user (or group) runs already; the first of them goes anywhere.
+
+    Raises:
+        UsageError: an unknown domain or kind of owner.
+    """
 
     domain: Domain = "zone"
-    by: Relation = "group"
-    name: str = "have none of its group near"
+    by: Relation = "user"
     sees_residents: bool = True
+
+    def __post_init__(self) -> None:
+        _check_words(self.domain, self.by)
+
+    @property
+    def name(self) -> str:
+        """What is the matter with the other machines."""
+        return f"have none of its {self.by} near"
 
     def look(self, twin: JobTwin) -> Allowed:
         """The domains of those who run; everywhere where none does."""
@@ -99,12 +121,23 @@ class Affinity:
 
 @dataclass(frozen=True, slots=True)
 class AntiAffinity:
-    """A job goes only where none of its group (or user) runs."""
+    """A job goes only where none of its user (or group) runs.
+
+    Raises:
+        UsageError: an unknown domain or kind of owner.
+    """
 
     domain: Domain = "node"
-    by: Relation = "group"
-    name: str = "have one of its group near"
+    by: Relation = "user"
     sees_residents: bool = True
+
+    def __post_init__(self) -> None:
+        _check_words(self.domain, self.by)
+
+    @property
+    def name(self) -> str:
+        """What is the matter with the other machines."""
+        return f"have one of its {self.by} near"
 
     def look(self, twin: JobTwin) -> Allowed:
         """Everywhere but the domains of those who run."""
@@ -113,20 +146,28 @@ class AntiAffinity:
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """No domain holds more than `max_skew` jobs of a group (or user) more than the one that holds the fewest.
+    """No domain holds more than `max_skew` jobs of a user (or group) more than the one that holds the fewest.
 
     Domains are those with an open machine that the job accepts.
+
+    Raises:
+        UsageError: an unknown domain or kind of owner, or a skew below 1.
     """
 
     domain: Domain = "zone"
     max_skew: int = 1
-    by: Relation = "group"
-    name: str = "hold too many of its group"
+    by: Relation = "user"
     sees_residents: bool = True
 
     def __post_init__(self) -> None:
-        if self.max_skew < 1:
-            raise SimulationError(f"max_skew={self.max_skew} must be 1 or more: jobs cannot be spread more evenly")
+        _check_words(self.domain, self.by)
+        wanted = "a whole number of at least 1: jobs cannot be spread more evenly"
+        check_number("max_skew", self.max_skew, wanted, least=1, whole=True)
+
+    @property
+    def name(self) -> str:
+        """What is the matter with the other machines."""
+        return f"hold too many of its {self.by}"
 
     def look(self, twin: JobTwin) -> Allowed:
         """The domains that may hold one more."""
@@ -141,6 +182,11 @@ class Spread:
             return _union(twin, self.domain, [number for number in open_to_it if count[number] < most])
 
         return allowed
+
+
+def _check_words(domain: str, by: str) -> None:
+    check_choice("domain", domain, DOMAINS)
+    check_choice("by", by, RELATIONS)
 
 
 def _residents(twin: JobTwin) -> Residents:

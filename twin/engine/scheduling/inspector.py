@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from twin.engine.jobs.machines import CPU, UNITS
+from twin.engine.jobs.machines import ABOVE_ZERO, CPU, UNITS, check_number
 from twin.engine.jobs.workload import F8
-from twin.errors import UsageError
 
 if TYPE_CHECKING:
     from twin.engine.jobs.simulator import JobTwin
@@ -37,6 +36,9 @@ class Inspecting:
     The scheduler looks again when anything happens, and after `again_s` at the latest. A job that was rejected `most`
     times starts unasked, so that nobody starves. The defaults are the paper's: 600 s, and 72 times, which is 12 hours.
     A policy that explores draws for itself and returns 0 or 1.
+
+    Raises:
+        UsageError: `most` is below 0, or `again_s` not above 0 s.
     """
 
     policy: Policy
@@ -44,8 +46,8 @@ class Inspecting:
     again_s: float = 600.0
 
     def __post_init__(self) -> None:
-        if not (self.most >= 0 and 0 < self.again_s < np.inf):
-            raise UsageError(f"most={self.most} must be 0 or more, and again_s={self.again_s} a time above 0 s")
+        check_number("most", self.most, "a number of times, 0 or more", most=np.inf)
+        check_number("again_s", self.again_s, "a time above 0 s", least=ABOVE_ZERO)
 
     def accepts(self, twin: JobTwin, job: int) -> bool:
         """May the job, for which there is room, start now?"""
@@ -95,10 +97,17 @@ class KeepRoom:
 
     It rejects a job with an estimate of `long_s` or more where less than the share `keep` of all cores would stay free,
     unless the job is so wide that waiting cannot help.
+
+    Raises:
+        UsageError: `long_s` is negative, or `keep` not in 0 to 1.
     """
 
     long_s: float = 4 * 3600.0
     keep: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_number("long_s", self.long_s, "a time of 0 s or more", most=np.inf)
+        check_number("keep", self.keep, "a share of all cores, from 0 to 1", most=1.0)
 
     def __call__(self, features: F8) -> float:
         """1 to accept, 0 to reject."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import polars as pl
 
-from twin.engine.jobs.machines import CPU
+from twin.engine.jobs.machines import ABOVE_ZERO, CPU, check_number
 from twin.engine.jobs.workload import F8, I8, Workload
 from twin.engine.scheduling import fair_share
 from twin.errors import UsageError
@@ -42,6 +42,9 @@ class Multifactor:
         queues: priority of each queue by name; 1 where not told.
         accounts: the account of each user that has one, by name.
         shares: of users and accounts by name; 1 where not told.
+
+    Raises:
+        UsageError: a weight or a queue's priority is negative, a time or the damping not above 0, or a word unknown.
     """
 
     age: float = 1000.0
@@ -65,9 +68,12 @@ class Multifactor:
                 f"favour={self.favour!r} with algorithm={self.algorithm!r}: the first is large, small or short, the "
                 "second classic or tree"
             )
+        for name in ("age", "fair_share", "size", "queue", "priority"):
+            check_number(name, getattr(self, name), "a weight of 0 or more; 0 leaves that factor out")
+        for name, priority in self.queues.items():
+            check_number(f"queues.{name}", priority, "a priority of 0 or more")
         for name in ("max_age_s", "half_life_s", "every_s", "damping"):
-            if not getattr(self, name) > 0:
-                raise UsageError(f"{name}={getattr(self, name)} must be above 0")
+            check_number(name, getattr(self, name), "above 0", least=ABOVE_ZERO, most=np.inf)
         if not np.isfinite([self.max_age_s, self.every_s]).all():
             raise UsageError("max_age_s and every_s must be finite; set age=0 where age is not to count")
 

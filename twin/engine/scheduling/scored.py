@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import cast, get_args
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from twin.engine.jobs.capacity import Capacity, Held, Ledger, Spare, use_up
-from twin.engine.jobs.machines import GPU, RESOURCES, Machines
+from twin.engine.jobs.machines import GPU, NUMBERS, RESOURCES, Machines, check_choice, check_number
 from twin.engine.jobs.simulator import JobTwin
-from twin.engine.jobs.workload import F8, I8, Owner, Workload
+from twin.engine.jobs.workload import F8, I8, OWNERS, Owner, Workload
 from twin.engine.scheduling import gpu_scores, scores
 from twin.engine.scheduling.gpu_scores import GpuScores
 from twin.engine.scheduling.tallies import DeviceShares, Mates
@@ -44,8 +44,8 @@ class Scored:
     2, 4, ... jobs, as many as arrived. fgd chooses the device of a share too.
 
     Raises:
-        UsageError: a rule, a resource or a group is unknown, a weight is negative, no weight is above 0, or
-            `sample_percent` is not in 0 to 100.
+        UsageError: a rule, a resource or a group is unknown, a weight or the seed is negative, no weight is above 0,
+            or `sample_percent` is not in 0 to 100.
     """
 
     scores: Mapping[str, float]
@@ -59,10 +59,9 @@ class Scored:
     def __post_init__(self) -> None:
         _check_weights(self.scores, scores.NAMES, "score")
         _check_weights(self.resources, RESOURCES, "resource")
-        if self.group not in get_args(Owner):
-            raise UsageError(f"group={self.group!r} is unknown; known: {', '.join(get_args(Owner))}")
-        if not 0 <= self.sample_percent <= 100:
-            raise UsageError(f"sample_percent={self.sample_percent} is not a percentage; give 0 to 100")
+        check_choice("group", self.group, OWNERS)
+        check_number("sample_percent", self.sample_percent, "a whole percentage, from 0 to 100", most=100, whole=True)
+        check_number("seed", self.seed, "a whole number from 0 on, below 2^63", most=2**63 - 1, whole=True)
 
     @property
     def rules(self) -> tuple[str, ...]:
@@ -87,7 +86,7 @@ def _check_weights(weights: Mapping[str, float], known: tuple[str, ...], what: s
     unknown = sorted(set(weights) - set(known))
     if unknown:
         raise UsageError(f"{what} {unknown[0]!r} is unknown; known: {', '.join(known)}")
-    wrong = [name for name, weight in weights.items() if not 0.0 <= weight < np.inf]
+    wrong = [name for name, weight in weights.items() if not (isinstance(weight, NUMBERS) and 0.0 <= weight < np.inf)]
     if wrong:
         raise UsageError(f"{what} {wrong[0]!r} has the weight {weights[wrong[0]]}; give 0 or more")
     if not any(weights.values()):

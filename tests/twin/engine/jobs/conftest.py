@@ -15,7 +15,8 @@ from twin.engine.jobs import machines as machine
 from twin.engine.jobs import workload
 from twin.engine.jobs.capacity import Capacity, Ordering
 from twin.engine.jobs.machines import CPU, GPU, WHOLE_GPU, Machines
-from twin.engine.jobs.simulator import STATES, JobTwin, Outage, Scheduler
+from twin.engine.jobs.scheduler import Outage, Scheduler
+from twin.engine.jobs.simulator import STATES, JobTwin
 from twin.engine.scheduling import orders
 from twin.engine.scheduling.backfill import Backfill, Easy, Greedy, Strict
 from twin.trace import tables

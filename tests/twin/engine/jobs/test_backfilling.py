@@ -16,7 +16,8 @@ from twin.engine.jobs import machines as machine
 from twin.engine.jobs import workload
 from twin.engine.jobs.capacity import Ordering
 from twin.engine.jobs.machines import Machines
-from twin.engine.jobs.simulator import JobTwin, Scheduler
+from twin.engine.jobs.scheduler import Scheduler
+from twin.engine.jobs.simulator import JobTwin
 from twin.engine.scheduling import orders
 from twin.engine.scheduling.backfill import Easy, Strict, reservation, start_head
 from twin.trace.trace import Trace
@@ -60,7 +61,7 @@ RANDOM_JOBS = st.lists(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(jobs=RANDOM_JOBS, easy=st.booleans())
 def test_one_pooled_machine_is_the_textbook(jobs: list[tuple[int, int, int, int]], easy: bool) -> None:
     """FCFS strict, and EASY with shadow time and extra cores, job by job; estimates too low and too high."""

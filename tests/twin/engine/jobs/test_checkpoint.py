@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twin.engine.jobs.checkpoint import stretched_run_s, work_kept_s
+from twin.engine.jobs.checkpoint import stretched_run_s, work_done_s, work_kept_s
 from twin.errors import SimulationError
 
 TIMES = st.floats(0.0, 1e6)
@@ -25,11 +25,37 @@ def test_golden_work_kept():
     np.testing.assert_array_equal(kept, [0.0, 0.0, 600.0, 600.0, 1200.0])
 
 
+def test_golden_work_done():
+    """While a checkpoint is written no work is done."""
+    done = work_done_s([0.0, 400.0, 600.0, 615.0, 630.0, 730.0, 1260.0], 600.0, 30.0)
+    np.testing.assert_array_equal(done, [0.0, 400.0, 600.0, 600.0, 600.0, 700.0, 1200.0])
+
+
+def test_what_is_kept_never_lies_above_what_has_passed():
+    """Not by an ulp either, where the product of interval and count rounds up."""
+    elapsed = np.nextafter(np.arange(1.0, 60.0) * 9.1, 0.0)
+    assert (np.floor(elapsed / 9.1) * 9.1 > elapsed).any()
+    assert (work_kept_s(elapsed, 9.1, 0.0) <= elapsed).all()
+
+
+@given(elapsed=TIMES, interval=st.floats(1.0, 1e5), cost=st.floats(0.0, 1e4))
+def test_what_is_done_is_kept_or_of_the_last_interval(elapsed: float, interval: float, cost: float):
+    done, kept = work_done_s(elapsed, interval, cost), work_kept_s(elapsed, interval, cost)
+    assert kept <= done <= elapsed
+    assert done - kept <= interval * (1 + 1e-9)
+
+
+@given(run=TIMES, interval=st.floats(1.0, 1e5), cost=st.floats(0.0, 1e4))
+def test_at_the_end_all_work_is_done(run: float, interval: float, cost: float):
+    assert work_done_s(stretched_run_s(run, interval, cost), interval, cost) == pytest.approx(run, rel=1e-9, abs=1e-6)
+
+
 @given(run=TIMES, cost=TIMES)
 def test_without_checkpoints_nothing_is_paid_and_nothing_kept(run: float, cost: float):
     for interval in (0.0, np.inf):
         assert stretched_run_s(run, interval, cost) == run
         assert work_kept_s(run, interval, cost) == 0.0
+        assert work_done_s(run, interval, cost) == run
 
 
 @given(elapsed=TIMES, interval=st.floats(1.0, 1e5), cost=TIMES)

@@ -11,7 +11,8 @@ import pytest
 from tests.twin.engine.jobs.conftest import check_books, random_world, same, simple, states, twin_of
 from twin.engine.jobs import machines as machine
 from twin.engine.jobs import outcomes, snapshot, workload
-from twin.engine.jobs.simulator import JobTwin, Scheduler
+from twin.engine.jobs.scheduler import Scheduler
+from twin.engine.jobs.simulator import JobTwin
 from twin.engine.scheduling import orders
 from twin.engine.scheduling.backfill import Backfill, Easy, Strict
 from twin.engine.scheduling.committed import Committed

@@ -70,6 +70,14 @@ def test_steps_last_until_the_next_one_and_leave_gaps_where_they_say_so():
     assert cores(fragments.profile(pieces, FOUR), 0) == expected
 
 
+def test_only_use_of_the_processor_is_replayed():
+    """Steps of memory are none of its business, wherever they lie."""
+    memory = recorded(("a", 0.0, 3.0, 10.0)).with_columns(resource=pl.lit("memory"), unit=pl.lit("GiB"))
+    use = pl.concat([memory, recorded(("a", 0.0, 1.0, 10.0)), memory.with_columns(time_s=5.0)])
+    pieces = fragments.fragments(placed(("a", 0, 0.0, 10.0, 4.0)), use, known(("a", 0.0, 1, None)), FOUR)
+    assert cores(fragments.profile(pieces, FOUR), 0) == [(0.0, 1.0), (10.0, 0.0)]
+
+
 def test_without_steps_a_job_uses_its_mean_or_all_that_it_holds():
     jobs = known(("mean", 0.0, 2, 0.5), ("all", 0.0, 1, None))
     lying = placed(("mean", 0, 0.0, 10.0, 4.0), ("all", 1, 0.0, 10.0, 3.0)).with_columns(
@@ -140,7 +148,7 @@ def test_overcommitted_machines_are_named_and_draw_full_power():
 
 
 @given(st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_profile_equals_a_direct_sum(data: st.DataObject):
     """At any moment a machine is asked for the sum of the fragments that lie on it then."""
     whole = st.integers(0, 20).map(float)
@@ -211,6 +219,4 @@ def test_the_week_of_surf_draws_what_opendc_says():
     assert len(pieces.used) == 2_323_475
     assert lying["end_s"].max() == WEEK_S
     assert fragments.overcommitted(asked, machines).height == 0
-    total_j = fragments.energy_j(asked, machines, 0.0, WEEK_S).sum()
-    assert total_j == pytest.approx(12_896.147e6, abs=1e3)
-    assert total_j == pytest.approx(12_896.147523e6, abs=1.0)
+    assert fragments.energy_j(asked, machines, 0.0, WEEK_S).sum() == pytest.approx(12_896.147523e6, abs=1.0)

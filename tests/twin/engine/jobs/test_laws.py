@@ -27,7 +27,8 @@ from twin.engine.jobs import machines as machine
 from twin.engine.jobs import outcomes
 from twin.engine.jobs.capacity import Capacity, place
 from twin.engine.jobs.machines import WHOLE_GPU
-from twin.engine.jobs.simulator import JobTwin, Scheduler
+from twin.engine.jobs.scheduler import Scheduler
+from twin.engine.jobs.simulator import JobTwin
 from twin.engine.scheduling import orders
 from twin.engine.scheduling.backfill import Backfill, Greedy
 

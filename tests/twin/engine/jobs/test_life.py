@@ -8,7 +8,8 @@ import pytest
 from tests.twin.engine.jobs.conftest import simple, states, trace_of, twin_of
 from twin.engine.jobs import machines as machine
 from twin.engine.jobs import outcomes, workload
-from twin.engine.jobs.simulator import JobTwin, Scheduler
+from twin.engine.jobs.scheduler import Scheduler
+from twin.engine.jobs.simulator import JobTwin
 from twin.engine.scheduling import orders
 from twin.engine.scheduling.backfill import Easy, Greedy, Strict
 from twin.errors import SimulationError

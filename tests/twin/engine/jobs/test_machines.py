@@ -8,7 +8,7 @@ import pytest
 
 from twin.engine.jobs import machines as machine
 from twin.engine.jobs.machines import CPU, GPU, MEMORY, UNITS, UNLIMITED, Machines, Power
-from twin.errors import SimulationError
+from twin.errors import SimulationError, UsageError
 from twin.trace import tables
 from twin.trace.trace import Trace, TraceInfo
 
@@ -122,17 +122,59 @@ def test_prices_are_by_machine_and_zero_where_untold() -> None:
 
 
 def test_what_cannot_be_is_refused_with_what_to_do() -> None:
-    """No machines, unknown CPU, power of an unknown pool, an unknown curve."""
+    """No machines, unknown CPU, power of an unknown pool."""
     with pytest.raises(SimulationError, match="give machines"):
         machine.of(Trace(INFO, {}))
     with pytest.raises(SimulationError, match="no machines"):
-        machine.uniform(0, 1)
+        machine.from_nodes(nodes_of({}).clear())
     with pytest.raises(SimulationError, match=r"'n1' is unknown; leave it out or give"):
         made({}, {"cpu_cores": None})
     with pytest.raises(SimulationError, match=r"unknown pool 'x'; known: \['p'\]"):
         made({}, x=Power())
-    with pytest.raises(SimulationError, match=r"'wild' is unknown; known: .*'linear'"):
-        _ = Power(curve="wild").exponent
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"idle_w": -1.0}, r"idle_w=-1\.0 must be a power of 0 W or more"),
+        ({"full_w": float("nan")}, "full_w=nan must be a power"),
+        ({"full_w": float("inf")}, "full_w=inf must be a power"),
+        ({"idle_w": "much"}, "idle_w='much' must be a power"),
+        ({"idle_w": 400}, r"idle_w=400 is above full_w=300.*give full_w at least as much"),
+        ({"curve": "wild"}, r"'wild' is unknown; known: .*'linear'"),
+        ({"curve": None}, "power curve None is unknown"),
+        ({"curve": 0.0}, r"u\^0 cannot be: the power must be above 0"),
+        ({"curve": float("nan")}, "must be above 0"),
+    ],
+)
+def test_power_that_cannot_be_is_refused_when_it_is_told(options: dict, message: str) -> None:
+    """Negative, no number, more without load than with it, and curves that nobody knows."""
+    with pytest.raises(UsageError, match=message):
+        Power(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"count": 0}, "count=0 must be a whole number of machines, at least 1"),
+        ({"count": 1.5}, r"count=1\.5"),
+        ({"cpu_cores": -4.0}, r"cpu_cores=-4\.0 must be a size of 0 or more"),
+        ({"cpu_cores": None}, "cpu_cores=None"),
+        ({"memory_gib": float("nan")}, "memory_gib=nan"),
+        ({"gpus": -1.0}, "gpus=-1"),
+        ({"gpus": "two"}, "gpus='two'"),
+    ],
+)
+def test_sizes_that_cannot_be_are_refused(options: dict, message: str) -> None:
+    """Also of machines of which there is none; memory alone may be unknown."""
+    with pytest.raises(UsageError, match=message):
+        machine.uniform(**{"count": 2, "cpu_cores": 4.0, **options})
+
+
+def test_power_at_the_edges_is_taken() -> None:
+    """A machine may draw nothing, or the same whatever it does."""
+    assert Power(0, 0).full_w == 0
+    assert Power(200.0, 200.0, 0.7).exponent == 0.7
 
 
 def test_pairs_are_read_as_they_stand() -> None:

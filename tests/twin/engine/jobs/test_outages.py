@@ -6,7 +6,8 @@ import pytest
 
 from tests.twin.engine.jobs.conftest import World, simple, states, twin_of
 from twin.engine.jobs import machines as machine
-from twin.engine.jobs.simulator import JobTwin, Outage, Scheduler
+from twin.engine.jobs.scheduler import Outage, Scheduler
+from twin.engine.jobs.simulator import JobTwin
 from twin.engine.scheduling import orders
 from twin.engine.scheduling.backfill import Strict
 from twin.errors import SimulationError

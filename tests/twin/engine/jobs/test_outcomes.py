@@ -11,7 +11,8 @@ from polars.testing import assert_frame_equal
 from twin.engine.jobs import explain, outcomes, workload
 from twin.engine.jobs import machines as machine
 from twin.engine.jobs.machines import Machines
-from twin.engine.jobs.simulator import JobTwin, Outage, Scheduler
+from twin.engine.jobs.scheduler import Outage, Scheduler
+from twin.engine.jobs.simulator import JobTwin
 from twin.engine.scheduling.backfill import Easy, Greedy, Strict
 from twin.engine.scheduling.orders import Fcfs
 from twin.trace import tables

@@ -48,10 +48,13 @@ def test_two_jobs_on_one_core_take_twice_as_long() -> None:
     twin, shared = play(trace, machine.uniform(1, 1), 2.0, "stretch")
     assert twin.columns["end_s"].tolist() == [20.0, 25.0]
     assert shared.lost_core_s.tolist() == [0.0, 0.0]
+    assert shared.asked_core_s.tolist() == [10.0, 15.0], "the work that they did, however long it took"
+    assert shared.stretched_s.tolist() == [10.0, 10.0]
     twin, shared = play(trace, machine.uniform(1, 1), 2.0, "lose")
     assert twin.columns["end_s"].tolist() == [10.0, 15.0]
     assert shared.lost_core_s.tolist() == [5.0, 5.0]
     assert shared.asked_core_s.tolist() == [10.0, 15.0]
+    assert shared.stretched_s.tolist() == [0.0, 0.0]
 
 
 def test_a_gang_gets_on_at_the_pace_of_its_slowest() -> None:
@@ -93,8 +96,9 @@ def test_it_agrees_with_the_study_of_one_machine(policy: Policy) -> None:
         np.testing.assert_allclose(twin.columns["end_s"], alone.end_s, rtol=1e-9)
         np.testing.assert_allclose(shared.lost_core_s, alone.lost_core_s, rtol=1e-9, atol=1e-9)
         done_core_s = shared.asked_core_s - shared.lost_core_s
-        if policy == "lose":
-            np.testing.assert_allclose(done_core_s, alone.done_core_s, rtol=1e-9)
+        np.testing.assert_allclose(done_core_s, alone.done_core_s, rtol=1e-9)
+        late_s = twin.columns["end_s"] - start_s - lasts_s.sum(axis=1)
+        np.testing.assert_allclose(shared.stretched_s, late_s, rtol=1e-9, atol=1e-9)
 
 
 def test_recorded_use_is_carried_over() -> None:
@@ -129,6 +133,32 @@ def test_what_is_lost_with_a_machine_is_done_again() -> None:
     twin, _ = play(trace, machine.uniform(1, 1), 2.0, "stretch", outages=(Outage(8.0, 2.0, (0,)),))
     assert states(twin) == {"0": "done", "1": "done"}
     assert twin.columns["end_s"].tolist() == [30.0, 30.0]
+
+
+@pytest.mark.parametrize("policy", ["stretch", "lose"])
+def test_a_fork_that_shares_on_ends_as_the_original(policy: Policy) -> None:
+    """Whenever it was taken, with the same accounts; neither disturbs the other, and a fork alone goes at full pace."""
+    rng = np.random.default_rng(5)
+    used = [{"submit_s": float(rng.integers(0, 30)), "run_s": float(rng.integers(1, 20))} for _ in range(30)]
+    trace = trace_of(jobs_of(*((row["submit_s"], row["run_s"], 1.0) for row in used)))
+    real = machine.uniform(2, 2)
+    whole, kept = play(trace, real, 2.5, policy)
+    for at_s in (0.0, 7.0, 12.3, 25.0, 60.0):
+        load = workload.estimated(workload.of(trace, overcommitted(real, 2.5)))
+        shared = Contention(demand(load, trace), real, policy)
+        twin = JobTwin(load, overcommitted(real, 2.5), ANYWAY, observers=(shared,))
+        twin.run(at_s)
+        what_if, alone = twin.fork(), twin.fork()
+        copied = shared.copy(what_if)
+        what_if.observers = (copied,)
+        for each in (what_if, alone, twin):
+            each.run()
+        for ended, accounts in ((what_if, copied), (twin, shared)):
+            np.testing.assert_allclose(ended.columns["end_s"], whole.columns["end_s"], rtol=1e-12)
+            for name in ("asked_core_s", "lost_core_s", "stretched_s"):
+                np.testing.assert_allclose(getattr(accounts, name), getattr(kept, name), rtol=1e-9, atol=1e-9)
+        if policy == "stretch" and at_s < 30.0:
+            assert alone.columns["end_s"].max() < whole.columns["end_s"].max()
 
 
 def test_what_cannot_be_is_refused() -> None:

@@ -13,7 +13,8 @@ from tests.twin.engine.jobs.conftest import bare_events, crowd_log, steady_log
 from twin.engine.jobs import machines as machine
 from twin.engine.jobs import workload
 from twin.engine.jobs.capacity import Capacity
-from twin.engine.jobs.simulator import JobTwin, Scheduler
+from twin.engine.jobs.scheduler import Scheduler
+from twin.engine.jobs.simulator import JobTwin
 from twin.engine.scheduling.backfill import Strict
 from twin.engine.scheduling.orders import Fcfs
 

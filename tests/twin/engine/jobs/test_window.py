@@ -309,3 +309,24 @@ def test_time_does_not_go_back_and_plans_need_estimates():
         WindowTwin(
             replace(workload, limit_s=np.full(len(workload), np.inf)), machines, replace(scheduler, backfill=Easy())
         )
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_plan_that_nobody_asked_for_is_made_anew(seed: int) -> None:
+    """Hours in which nobody waits, then a crowd, and again: the promises to its heads are those of the reference."""
+    rng = np.random.default_rng(seed)
+    machines = machines_.uniform(6, 8.0, 64.0, 2.0)
+    quiet, crowd = 150, 60
+    some = jobs(rng, machines, 2 * (quiet + crowd))
+    gaps_s = np.tile(np.concatenate([np.full(quiet, 40.0), np.zeros(crowd)]), 2)
+    run_s = rng.choice([5.0, 30.0, 100.0, 400.0], len(some))
+    limit_s = run_s * rng.choice([1.0, 1.5, 3.0], len(some))
+    load = replace(some, submit_s=np.cumsum(gaps_s), run_s=run_s, limit_s=limit_s)
+    scheduler = Scheduler(orders.Fcfs(), Easy())
+    reference, fast = JobTwin(load, machines, scheduler), WindowTwin(load, machines, scheduler)
+    reference.run()
+    fast.run()
+    same(fast, reference)
+    waited = reference.columns["start_s"] > load.submit_s
+    assert waited[quiet : quiet + crowd].any()
+    assert not waited[: quiet // 2].all()

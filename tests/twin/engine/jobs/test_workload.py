@@ -10,7 +10,7 @@ from twin.engine.jobs import machines as machine
 from twin.engine.jobs import workload
 from twin.engine.jobs.machines import CPU, GPU, MEMORY, Machines
 from twin.engine.jobs.workload import Workload, accepts
-from twin.errors import SimulationError, TraceError
+from twin.errors import SimulationError, TraceError, UsageError
 from twin.trace import tables
 from twin.trace.trace import Trace, TraceInfo
 
@@ -75,10 +75,10 @@ def test_pieces_do_not_multiply_gpus() -> None:
     assert (made.request[0] * made.instances[0])[GPU] == 2_000_000
 
 
-@pytest.mark.parametrize("piece_cores", [0.0, -1.0, 1e-9, float("nan")])
+@pytest.mark.parametrize("piece_cores", [0.0, -1.0, 1e-9, float("nan"), float("inf"), 1e30])
 def test_pieces_must_be_of_some_size(piece_cores: float) -> None:
-    """Nothing, less than nothing, less than the smallest unit, and no number."""
-    with pytest.raises(SimulationError, match="piece_cores"):
+    """Nothing, less than nothing, less than the smallest unit, no number, and more than can be counted."""
+    with pytest.raises(UsageError, match=r"piece_cores=.* must be a number of cores"):
         load({}, piece_cores=piece_cores)
 
 
@@ -138,6 +138,31 @@ def test_a_missing_run_time_can_be_given() -> None:
     made = load({"run_s": None}, {"run_s": 3.0}, missing_run_s=7.0)
     assert made.run_s.tolist() == [7.0, 3.0]
     assert made.refused == ("", "")
+
+
+@pytest.mark.parametrize("missing_run_s", [-1.0, float("nan"), float("inf"), "long"])
+def test_a_missing_run_time_must_be_a_time(missing_run_s: float) -> None:
+    """Else jobs would end before they start, or never."""
+    with pytest.raises(UsageError, match=r"missing_run_s=.* must be a time of 0 s or more"):
+        load({"run_s": None}, missing_run_s=missing_run_s)
+    assert load({"run_s": None}, missing_run_s=0.0).run_s.tolist() == [0.0]
+
+
+@pytest.mark.parametrize("missing_s", [-1.0, float("nan"), "long"])
+def test_a_missing_estimate_must_be_a_time(missing_s: float) -> None:
+    """Else the order of the queue would mean nothing."""
+    with pytest.raises(UsageError, match=r"missing_s=.* must be a time of 0 s or more"):
+        workload.estimated(load({"limit_s": None}), missing_s)
+
+
+def test_owners_are_users_groups_and_queues() -> None:
+    """Numbers and names of each kind; nothing else owns jobs."""
+    made = load({"user": "u", "group": "g", "queue": "q"}, {"user": "u", "queue": "r"})
+    for by, number, names in (("user", [0, 0], ("u",)), ("group", [0, 1], ("g", "")), ("queue", [0, 1], ("q", "r"))):
+        found, told = made.owners(by)  # pyright: ignore[reportArgumentType]
+        assert (found.tolist(), told) == (number, names)
+    with pytest.raises(UsageError, match="by='zone' is unknown; known: user, group, queue"):
+        made.owners("zone")  # pyright: ignore[reportArgumentType]
 
 
 def test_whoever_gave_up_waiting_would_have_run_as_long_as_asked() -> None:
