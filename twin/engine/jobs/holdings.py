@@ -21,9 +21,6 @@ class Holdings:
         for job in running if kinds else ():
             self.count(job, 1)
 
-    def __bool__(self) -> bool:
-        return bool(self._holds)
-
     def count(self, job: int, sign: int) -> None:
         """The job begins (1) or ends (-1) to hold what it asked for."""
         asked = self.asked(job)

@@ -125,7 +125,7 @@ class JobTwin:
         self._may: tuple[May, ...] = ()
         self._displaced: list[int] = []
         counted: set[Owner] = {rule.counts for rule in self.scheduler.admission if rule.counts is not None}
-        self.holdings = Holdings(self.workload, counted, self.held)
+        self.holdings, self._counts = Holdings(self.workload, counted, self.held), bool(counted)
         view = {name: cells(column) for name, column in self.columns.items()}
         self._state, self._attempts, self._losses = view["state"], view["attempts"], view["losses"]
         self._first_s, self._start_s, self._end_s = view["first_start_s"], view["start_s"], view["end_s"]
@@ -348,7 +348,7 @@ class JobTwin:
     def _begin(self, job: int, held: Held) -> None:
         now_s = self.now_s
         self.held[job] = held
-        if self.holdings:
+        if self._counts:
             self.holdings.count(job, 1)
         self._state[job] = RUNNING
         self._start_s[job] = now_s
@@ -454,7 +454,7 @@ class JobTwin:
             observer.ended(self, job, held)
         if self._keeps_accounts:
             self.ended.append(job)
-        if self.holdings:
+        if self._counts:
             self.holdings.count(job, -1)
         if self._keeps_history:
             start_s = self._start_s[job]
