@@ -252,20 +252,24 @@ def test_what_it_does_not_know_is_refused_by_name():
     waits = replace(workload, parents=some.astype(np.int64))
     leaves = replace(workload, cancel_s=np.where(some, 5.0, np.inf))
     looking: Any = SimpleNamespace(look=lambda twin: None)
+    accepting: Any = SimpleNamespace(accepts=lambda twin, job: True)
     for load, rules, words in (
         (waits, scheduler, "wait for other jobs"),
         (leaves, scheduler, "gives up"),
         (workload, replace(scheduler, order=looking), "keep accounts"),
         (workload, replace(scheduler, admission=(looking,)), "admission"),
         (workload, replace(scheduler, filters=(looking,)), "where a job may run"),
-        (workload, replace(scheduler, inspector=looking), "inspectors"),
+        (workload, replace(scheduler, inspector=accepting), "inspectors"),
         (workload, replace(scheduler, preempts=True), "displaced"),
         (workload, replace(scheduler, checkpoint=Checkpoint(1.0, 1.0)), "checkpoints"),
         (workload, replace(scheduler, placement=lambda capacity, job, among: iter(())), "the placement"),
         (workload, replace(scheduler, placement=looking), "look at more than what is free, as SimpleNamespace"),
         (
             workload,
-            replace(scheduler, backfill=type("Other", (), {"plans": False, "excludes": ()})()),
+            replace(
+                scheduler,
+                backfill=type("Other", (), {"plans": False, "excludes": (), "start": lambda self, twin: None})(),
+            ),
             "backfill Other",
         ),
     ):
