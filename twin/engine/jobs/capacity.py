@@ -7,6 +7,7 @@ lowest machine of a level, or of those that a job accepts, is then a matter of a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from types import FunctionType
 from typing import Protocol
 
 import numpy as np
@@ -16,7 +17,7 @@ from twin.engine.jobs.machines import CPU, GPU, MEMORY, WHOLE_GPU, Machines
 from twin.engine.jobs.workload import Workload
 
 LEVELS = 64
-_GRADES = 4 * 64
+_GRADES = 64
 Held = tuple[tuple[int, int, tuple[int, ...]], ...]
 """What a job holds: (machine, number of instances, devices of its GPUs), machine by machine."""
 Spare = dict[int, list[int]]
@@ -59,10 +60,13 @@ class Capacity:
             self._levels[free // self._step] |= self._bit[machine]
         # machines with at least so much memory, by grade: what has too little need not be looked at one by one
         self._roomy = [0] * _GRADES
-        self._memory_grade = [_grade(amount) for amount in machines.capacity[:, MEMORY].tolist()]
+        self._most_memory = int(workload.request[:, MEMORY].max(initial=0))  # more than that nobody asks for
+        self._memory_grade = [
+            _grade(min(amount, self._most_memory)) for amount in machines.capacity[:, MEMORY].tolist()
+        ]
         for amount in np.unique(machines.capacity[:, MEMORY]).tolist():
             alike = sum(self._bit[m] for m in np.flatnonzero(machines.capacity[:, MEMORY] == amount).tolist())
-            for grade in range(_grade(amount) + 1):
+            for grade in range(_grade(min(amount, self._most_memory)) + 1):
                 self._roomy[grade] |= alike
         self.accepted = [
             sum(self._bit[m] for m in np.flatnonzero(fits[machines.kind]).tolist()) for fits in workload.fits_kind
@@ -189,7 +193,8 @@ class Capacity:
     def hold(self, job: int, machine: int, instances: int, devices: tuple[int, ...]) -> None:
         """Take room for that many instances on these very devices."""
         self._change(job, machine, -instances)
-        self._change_devices(job, machine, devices, -1)
+        if devices:
+            self._change_devices(job, machine, devices, -1)
         for ledger in self.ledgers.values():
             ledger.change(job, machine, instances, devices)
 
@@ -197,17 +202,17 @@ class Capacity:
         """Free what the job held."""
         for machine, instances, devices in held:
             self._change(job, machine, instances)
-            self._change_devices(job, machine, devices, 1)
+            if devices:
+                self._change_devices(job, machine, devices, 1)
             for ledger in self.ledgers.values():
                 ledger.change(job, machine, -instances, devices)
 
     def _change_devices(self, job: int, machine: int, devices: tuple[int, ...], sign: int) -> None:
-        if devices:
-            amount = sign * min(self._gpu[job], WHOLE_GPU)
-            free = list(self.devices[machine])
-            for device in devices:
-                free[device] += amount
-            self.devices[machine] = tuple(free)
+        amount = sign * min(self._gpu[job], WHOLE_GPU)
+        free = list(self.devices[machine])
+        for device in devices:
+            free[device] += amount
+        self.devices[machine] = tuple(free)
 
     def _change(self, job: int, machine: int, instances: int) -> None:
         before = self.cpu[machine]
@@ -217,10 +222,12 @@ class Capacity:
         self.cpu[machine] = after
         if self._memory[job]:
             self.memory[machine] = free = self.memory[machine] + instances * self._memory[job]
-            old, new = self._memory_grade[machine], _grade(free)
+            old, most = self._memory_grade[machine], self._most_memory
+            new = _grade(free if free < most else most)
             if old != new:
                 self._memory_grade[machine] = new
-                for grade in range(min(old, new) + 1, max(old, new) + 1):
+                low, high = (old, new) if old < new else (new, old)
+                for grade in range(low + 1, high + 1):
                     self._roomy[grade] ^= self._bit[machine]
         if self._gpu[job]:
             self.gpu[machine] += instances * self._gpu[job]
@@ -257,9 +264,8 @@ class Capacity:
 
 
 def _grade(memory: int) -> int:
-    """The grade of an amount of memory: whole numbers that grow with it, four for each doubling."""
-    bits = memory.bit_length()
-    return bits if bits < 3 else 4 * bits - 9 + (memory >> bits - 3 & 3)
+    """The grade of an amount of memory: one for each doubling."""
+    return memory.bit_length()
 
 
 Ordering = Callable[[Capacity, int, int], Iterator[int]]
@@ -278,13 +284,14 @@ def place(
     `among` are the machines that may be taken, as bits; by default all that are open and that the job accepts.
     Of the machines in `spare` no more is taken than that, and what is taken is subtracted there.
     """
-    if capacity.needed_cpu(job) > capacity.free_cpu:
+    instances = capacity._instances[job]
+    if instances * capacity._cpu[job] > capacity.free_cpu:
         return None
     among = capacity.candidates(job) if among is None else among
-    own_way = getattr(ordering, "place", None)
+    own_way = None if type(ordering) is FunctionType else getattr(ordering, "place", None)
     if own_way is not None:
         return own_way(capacity, job, among, spare)
-    if capacity._instances[job] == 1 and not spare:
+    if instances == 1 and not spare:
         for machine in ordering(capacity, job, among):
             return ((machine, 1, capacity.take(job, machine, 1)),)
         return None

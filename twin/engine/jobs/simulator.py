@@ -372,7 +372,8 @@ class JobTwin:
 
     def _needs_s(self, job: int) -> float:
         """Seconds that the job needs from its start on at full pace: what is left to do, with its checkpoints."""
-        return busy_s(self._run_s[job] - self._kept_s[job], self.scheduler.checkpoint)
+        left_s = self._run_s[job] - self._kept_s[job]
+        return left_s if self.scheduler.checkpoint is None else busy_s(left_s, self.scheduler.checkpoint)
 
     def displace(self, job: int) -> bool:
         """Start a job in the place of running ones of lower priority, if that makes room enough."""
@@ -457,8 +458,9 @@ class JobTwin:
         if self._counts:
             self.holdings.count(job, -1)
         if self._keeps_history:
-            start_s = self._start_s[job]
-            self.history += [(job, machine, count, start_s, self.now_s) for machine, count, _ in held]
+            start_s, now_s = self._start_s[job], self.now_s
+            for machine, count, _ in held:
+                self.history.append((job, machine, count, start_s, now_s))
         self._end_s[job] = self.now_s
         self._ran_s[job] += self.now_s - self._start_s[job]
         if self.scheduler.backfill.plans:
