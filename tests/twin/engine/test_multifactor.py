@@ -352,3 +352,14 @@ def test_weights_are_numbers_of_zero_or_more(name: str, weight: float) -> None:
 def test_times_and_priorities_are_positive_numbers(options: dict, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         Multifactor(**options)
+
+
+def test_a_fork_with_another_period_computes_by_its_own() -> None:
+    """Computed each hour, then each minute: from the next look on the fork looks at whole minutes."""
+    rows = [{"submit_s": at, "run_s": 3000.0, "limit_s": 3000.0, "user": "a"} for at in (0.0, 1.0, 20.0)]
+    twin = twin_of(rows, Multifactor(every_s=3600.0))
+    twin.run(10.0)
+    fork = twin.fork(Scheduler(Multifactor(every_s=60.0), Strict()))
+    fork.run(130.0)
+    calculated_s, looks_s, _ = fork.notes["multifactor:clock"].tolist()
+    assert (calculated_s, looks_s) == (120.0, 180.0)

@@ -9,7 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from twin.engine.jobs.capacity import Held
-from twin.engine.jobs.machines import CPU, MEMORY
+from twin.engine.jobs.machines import CPU, GPU, MEMORY
 from twin.engine.jobs.scheduler import Observer
 from twin.engine.jobs.simulator import HELD, WAITING, JobTwin
 from twin.engine.scheduling import explained
@@ -60,7 +60,7 @@ def rejections(twin: JobTwin, job: int) -> dict[str, int]:
         *ruled,
         ("have too few free cores", enough[:, CPU]),
         ("have too little free memory", enough[:, MEMORY]),
-        ("have too few free GPUs", enough[:, 2]),
+        ("have too few free GPUs", enough[:, GPU]),
     ):
         counts[what] = int((left & ~passes).sum())
         left &= passes

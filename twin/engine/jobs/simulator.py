@@ -139,8 +139,7 @@ class JobTwin:
 
     def run(self, until_s: float | None = None) -> None:
         """Let time pass until `until_s`, what happens then included; until nothing is left to happen by default."""
-        if until_s == NEVER:
-            until_s = None
+        until_s = None if until_s == NEVER else until_s
         if until_s is not None and not until_s >= self.now_s:
             raise SimulationError(f"until_s={until_s:g} lies before now, {self.now_s:g}: fork earlier to go back")
         # the twin does not hold the clock, which holds it: a fork that nobody wants any more is gone at once

@@ -119,7 +119,7 @@ class WindowTwin:
 
     def run(self, until_s: float | None = None) -> None:
         """Let time pass until `until_s`, what happens then included; until nothing is left to happen by default."""
-        if until_s is None:
+        if until_s is None or until_s == NEVER:
             self._env.run()
             return
         if not until_s >= self.now_s:

@@ -334,3 +334,14 @@ def test_a_plan_that_nobody_asked_for_is_made_anew(seed: int) -> None:
     waited = reference.columns["start_s"] > load.submit_s
     assert waited[quiet : quiet + crowd].any()
     assert not waited[: quiet // 2].all()
+
+
+def test_until_for_ever_is_until_nothing_is_left() -> None:
+    """As the reference: an infinite time ends with the last job."""
+    workload, machines, scheduler = scenario(4)
+    for engine in (WindowTwin, JobTwin):
+        twin, whole = engine(workload, machines, scheduler), engine(workload, machines, scheduler)
+        twin.run(np.inf)
+        whole.run()
+        assert twin.now_s == whole.now_s < np.inf
+        np.testing.assert_array_equal(twin.columns["end_s"], whole.columns["end_s"])
