@@ -272,7 +272,7 @@ def _parse(raw: bytes, where: Path) -> Manifest:
         if said["bundle_id"] != _bundle_id({k: v for k, v in said.items() if k != "bundle_id"}):
             raise BundleError(f"{where}: bundle_id is not the digest of the rest; {_AGAIN}")
         limits = said["limits"]
-        rates = {name: RateLimit(**limits[name]) for name in ("grow", "shrink")}
+        rates = {name: RateLimit(**each) for name, each in limits.items() if isinstance(each, dict)}
         manifest = Manifest(
             **said
             | {

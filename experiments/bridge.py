@@ -120,6 +120,7 @@ def served_twin(cfg: DictConfig) -> Iterator[str]:
         trace,
         cell.build(cfg.cluster),
         scheduler=cell.build(cfg.scheduler),
+        serving=cell.build(cfg.serving),
         events=(),
         record=cell.build(cfg.record),
         until_s=trace.duration_s,

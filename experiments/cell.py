@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 class Cell:
     """`part` says which time is replayed: "held_out" (its first `days`), "validation", or "all"."""
 
-    scene: dict[str, Any]  # trace, cluster, scheduler, limits, record, split: plain configuration
+    scene: dict[str, Any]  # trace, cluster, scheduler, serving, limits, record, split: plain configuration
     scenario: dict[str, Any]
     controller: dict[str, Any]
     seed: int
@@ -40,7 +40,7 @@ class Cell:
 
 def scene(cfg: DictConfig) -> dict[str, Any]:
     """The plain configuration that all cells of a study share."""
-    keys = ("trace", "cluster", "scheduler", "limits", "record", "split")
+    keys = ("trace", "cluster", "scheduler", "serving", "limits", "record", "split")
     return {key: plain(cfg[key]) for key in keys}
 
 
@@ -125,6 +125,7 @@ def run(cell: Cell, progress: Callable[[float], None] | None = None) -> tuple[Ru
         cluster,
         controller=build(cell.controller),
         scheduler=build(cell.scene["scheduler"]),
+        serving=build(cell.scene["serving"]),
         events=events,
         record=build(cell.scene["record"]),
         limits=build(cell.scene["limits"]),

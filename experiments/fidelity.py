@@ -20,7 +20,9 @@ def of_replay(trace: Trace, run: Run) -> dict[str, Any]:
     """
     rows = []
     for service in run.cluster.services:
-        recorded = trace.demand.filter(service=service.name).filter(pl.col("time_s") + trace.info.step_s <= run.until_s)
+        recorded = trace.demand.filter(service=service.series).filter(
+            pl.col("time_s") + trace.info.step_s <= run.until_s
+        )
         if not recorded.height:
             continue
         replayed = _binned(run.service_steps.filter(service=service.name), trace.info.step_s) / service.unit_rps
@@ -57,5 +59,5 @@ def _assumptions(run: Run) -> list[str]:
         )
     for p in run.cluster.pools:
         said.append(f"{p.name}: a node costs {p.price_usd_h:g} USD/h and boots in {p.boot.median_s:g} s (median)")
-    said.append("waiting follows M/M/c between changes (Sakasegawa's approximation) and a fluid queue under overload")
+    said.append("averages (serving=fluid): waiting follows M/G/c between changes, and a fluid queue under overload")
     return said

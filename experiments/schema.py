@@ -27,6 +27,7 @@ class Scene(Common):
     trace: Any = MISSING
     cluster: Any = MISSING
     scheduler: Any = MISSING
+    serving: Any = MISSING
     limits: Any = MISSING
     record: Any = MISSING
     split: Any = MISSING

@@ -46,3 +46,33 @@ class Split:
         start_s = self.held_out_from_s(trace)
         end_s = trace.duration_s if days is None else min(trace.duration_s, start_s + days * DAY_S)
         return trace.between(start_s - self.warmup_s, end_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A short recording, judged as a whole after the first `warmup_s` seconds: nothing of it may be learned from."""
+
+    warmup_s: float
+
+    def held_out_from_s(self, trace: Trace) -> float:
+        """The second at which judging begins; raises UsageError when the trace ends before it."""
+        if not 0 <= self.warmup_s < trace.duration_s:
+            raise UsageError(
+                f"trace {trace.info.name!r} has {trace.duration_s:g} s: warmup_s={self.warmup_s:g} leaves none to judge"
+            )
+        return self.warmup_s
+
+    def train(self, trace: Trace) -> Trace:
+        """Never returns: there is nothing to learn from that does not also judge; raises UsageError."""
+        raise UsageError(
+            f"trace {trace.info.name!r} is judged as a whole, so that nobody may learn from it; choose split=default"
+        )
+
+    def validation(self, trace: Trace) -> Trace:
+        """Never returns, as `train`; raises UsageError."""
+        return self.train(trace)
+
+    def held_out(self, trace: Trace, days: float | None = None) -> Trace:
+        """What judges, with its warm-up before it; only the first `days` days of it when given."""
+        start_s = self.held_out_from_s(trace)
+        return trace if days is None else trace.between(0.0, min(trace.duration_s, start_s + days * DAY_S))

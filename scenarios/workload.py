@@ -1,13 +1,14 @@
-"""Changes of the demand: Trace -> Trace."""
+"""Changes of the demand: Trace -> Trace, and recordings read as the demand of one service."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import polars as pl
 
 from scenarios.base import Scenery
 from twin.errors import ScenarioError
+from twin.trace.read import read
 from twin.trace.trace import Trace
 from twin.types import Cluster
 
@@ -47,3 +48,33 @@ class DemandSurge:
         lift = pl.when(pl.col("time_s") >= self.first_s).then(1.0 + (self.factor - 1.0) * height).otherwise(1.0)
         demand = trace.demand.with_columns((pl.col("value") * lift).alias("value"))
         return trace.replacing(f"scenario: {self}", demand=demand), cluster, ()
+
+
+def merged(
+    path: str,
+    format: str | None = None,  # noqa: A002 - as `twin.read` calls it
+    step_s: float | None = None,
+    service: str = "all",
+) -> Trace:
+    """The demand recorded at `path`, all services as the one `service`, and nothing else of the recording.
+
+    At each time the recorded values are added; with `step_s` a coarser series is made of the means over such steps (of
+    what was recorded in them: gaps stay gaps).
+
+    Raises:
+        ScenarioError: there is no demand, its units differ, or `step_s` is no multiple of the recording's step.
+        TraceError: as `twin.read`.
+    """
+    trace = read(path, format)
+    units = trace.services["demand_unit"].unique().to_list()
+    if not trace.demand.height or len(units) != 1:
+        raise ScenarioError(f"{path}: needs demand in one unit to add it up; it has {units}")
+    step = step_s or trace.info.step_s
+    if step <= 0 or step % trace.info.step_s:
+        raise ScenarioError(f"{path}: step_s={step:g} must be a multiple of the recorded {trace.info.step_s:g} s")
+    total = trace.demand.group_by("time_s").agg(pl.col("value").sum())
+    coarse = total.group_by((pl.col("time_s") // step * step).alias("time_s")).agg(pl.col("value").mean())
+    demand = coarse.sort("time_s").select(pl.lit(service).alias("service"), "time_s", "value")
+    note = f"the demand of {trace.services.height} services as one, means over steps of {step:g} s"
+    info = replace(trace.info, step_s=step, notes=(*trace.info.notes, note))
+    return Trace(info, {"services": pl.DataFrame({"service": [service], "demand_unit": units}), "demand": demand})

@@ -23,6 +23,7 @@ from experiments import replay as scheduling
 from experiments.gate.rules import Rules
 from scenarios.job_log import job_log
 from twin.scheduling import JobRun, Replay
+from twin.trace.trace import TraceInfo
 from twin.types import Cluster, Controller, Limits, Placement, Record
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
@@ -112,16 +113,44 @@ def check_cluster(option: str, policies: dict[str, Path]) -> None:
     simulated([f"cluster={option}"], policies)
 
 
+NAMED = {"recorded_spot": "scenario.parts.1.path"}
+
+
+def recorded_scenario(option: str, folder: Path) -> list[str]:
+    """What names a small made recording for a scenario that replays one; nothing for the others."""
+    if not option.startswith(("recorded_", "fitted_")):
+        return []
+    hours = np.arange(30 * 24) * 3600.0
+    gone = pl.DataFrame({"node": "n", "time_s": hours[1:41], "event": ["fail", "repair"] * 20})
+    frames = {
+        "nodes": pl.DataFrame({"node": ["n"], "pool": ["old"]}),
+        "node_events": gone.with_columns(pl.col("time_s") + pl.col("time_s") ** 1.5 / 1e3),
+        "incidents": pl.DataFrame({"incident": "i", "start_s": [9e3], "end_s": [1e4], "entity": "s", "kind": "outage"}),
+        "usage": pl.DataFrame({"time_s": hours, "value": hours // 3600 % 3}).with_columns(
+            entity=pl.lit("z"), resource=pl.lit("spot_instances"), unit=pl.lit("instance")
+        ),
+        "prices": pl.DataFrame({"time_s": hours, "value": 0.2 + hours / 1e7}).with_columns(
+            zone=pl.lit("z"), quantity=pl.lit("carbon_g_kwh" if option == "recorded_grid" else "spot_usd_h")
+        ),
+    }
+    info = TraceInfo("made", "made by a test", "none", "0" * 64, step_s=3600.0)
+    place = folder / f"{option}-recording"
+    shutil.rmtree(place, ignore_errors=True)
+    twin.Trace(info, frames).write(place)
+    return [f"{NAMED.get(option, 'scenario.path')}={place}"]
+
+
 def check_scenario(option: str, policies: dict[str, Path]) -> None:
     """It runs, and it makes a difference that shows in trace or events (but for the recording as it is)."""
-    whole = compose("simulate", [f"scenario={option}"])
+    overrides = [f"scenario={option}", *recorded_scenario(option, policies["ppo"].parent.parent)]
+    whole = compose("simulate", overrides)
     trace, cluster = cell.read_trace(whole.trace), cell.build(whole.cluster)
     changed, _, events = cell.build(whole.scenario).apply(trace, cluster)
     makes_a_difference = changed.digest() != trace.digest() or len(events) > 0
     assert makes_a_difference == (option != "as_recorded")
-    scenario = cell.build(compose("simulate", [f"scenario={option}"]).scenario)
-    assert hash(scenario) == hash(cell.build(compose("simulate", [f"scenario={option}"]).scenario))
-    simulated([f"scenario={option}"], policies)
+    scenario = cell.build(compose("simulate", overrides).scenario)
+    assert hash(scenario) == hash(cell.build(compose("simulate", overrides).scenario))
+    simulated(overrides, policies)
 
 
 def check_controller(option: str, policies: dict[str, Path]) -> None:
@@ -145,6 +174,14 @@ def check_scheduler(option: str, policies: dict[str, Path]) -> None:
     assert placement.choose(free, np.array([2.0, 2.0])) in (1, 2)
     assert placement.choose(free, np.array([9.0, 2.0])) == -1
     simulated([f"scheduler={option}"], policies)
+
+
+def check_serving(option: str, policies: dict[str, Path]) -> None:
+    """Both models serve the same demand to the same controller: what arrives agrees within its noise."""
+    run = simulated([f"serving={option}"], policies)
+    other = simulated(["serving=fluid"], policies)
+    arrived = [float(each.service_steps["arrived_requests"].sum()) for each in (run, other)]
+    assert arrived[0] == pytest.approx(arrived[1], rel=0.02)
 
 
 def check_limits(option: str, policies: dict[str, Path]) -> None:

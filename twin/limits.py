@@ -6,6 +6,10 @@ Rules, in order, each named in the decision's `limited_by`:
 - *rate*: within a window a value grows or shrinks by at most `percent` or `count`, whichever allows more,
   counted from the lowest (or highest) value in the window, so that a faster loop gets no larger steps;
 - *range*: at least `min_value`, at most `max_value`.
+
+What a replica asks for (`cpu_millicores`, `memory_mib`) knows no range; its rate is `resize`, in both directions. A
+single node or replica (`drain`, `evict`) is left alone when the `disruptions` of the window are used up, all targets
+counted together.
 """
 
 from __future__ import annotations
@@ -16,6 +20,8 @@ from dataclasses import replace
 
 from twin.types import Action, Limited, Limits, Observation, RateLimit
 
+SIZES = ("replicas", "nodes")
+DISRUPTIONS = ("drain", "evict")
 History = Sequence[tuple[float, int]]
 
 
@@ -29,31 +35,51 @@ def limit(action: Action, current: int, observation: Observation, limits: Limits
         limits: the bounds.
         history: (time_s, value) of past changes of this target, oldest first, including the initial value.
     """
+    if action.kind in DISRUPTIONS:
+        return _spare(action, observation.time_s, limits.disruptions, history)
     value, reasons = action.value, []
     if value < current and limits.hold_on_unknown and _unknown(action, observation):
         value = current
         reasons.append("unknown: metrics are missing, so nothing is shrunk")
-    low, high = _rate_bounds(current, observation.time_s, limits, history)
-    if not low <= value <= high:
-        window = limits.grow if value > high else limits.shrink
-        value = min(max(value, low), high)
-        reasons.append(f"rate: at most {window.percent:g} % or {window.count} per {window.window_s:g} s")
-    if not limits.min_value <= value <= limits.max_value:
+    if value != current:  # what stays breaks no rate
+        grow, shrink = rates(action, limits)
+        low, high = _rate_bounds(current, observation.time_s, (grow, shrink), history)
+        if not low <= value <= high:
+            window = grow if value > high else shrink
+            value = min(max(value, low), high)
+            reasons.append(f"rate: at most {window.percent:g} % or {window.count} per {window.window_s:g} s")
+    if action.kind in SIZES and not limits.min_value <= value <= limits.max_value:
         value = min(max(value, limits.min_value), limits.max_value)
         reasons.append(f"range: {limits.min_value} to {limits.max_value}")
     return Limited(replace(action, value=value) if reasons else action, "; ".join(reasons))
 
 
+def rates(action: Action, limits: Limits) -> tuple[RateLimit, RateLimit]:
+    """How fast what the action sets may grow, and shrink."""
+    return (limits.grow, limits.shrink) if action.kind in SIZES else (limits.resize, limits.resize)
+
+
+def _spare(action: Action, time_s: float, budget: RateLimit, history: History) -> Limited:
+    """The disruption, or none (value 0) when the window has seen enough; `history` holds (time_s, 1) of each."""
+    seen = sum(number for at_s, number in history if at_s > time_s - budget.window_s)
+    if action.value <= 0 or seen + action.value <= budget.count:
+        return Limited(action)
+    return Limited(replace(action, value=0), f"disruptions: at most {budget.count} per {budget.window_s:g} s")
+
+
 def _unknown(action: Action, observation: Observation) -> bool:
-    column = f"{action.target}.demand_rps" if action.kind == "replicas" else f"{action.target}.ready_nodes"
+    column = f"{action.target}.ready_nodes" if action.kind == "nodes" else f"{action.target}.demand_rps"
     return math.isnan(observation[column])
 
 
-def _rate_bounds(current: int, time_s: float, limits: Limits, history: History) -> tuple[int, int]:
-    grown_from = _extreme_in_window(current, time_s - limits.grow.window_s, history, min)
-    shrunk_from = _extreme_in_window(current, time_s - limits.shrink.window_s, history, max)
-    high = grown_from + _room(grown_from, limits.grow)
-    low = shrunk_from - _room(shrunk_from, limits.shrink)
+def _rate_bounds(
+    current: int, time_s: float, allowed: tuple[RateLimit, RateLimit], history: History
+) -> tuple[int, int]:
+    grow, shrink = allowed
+    grown_from = _extreme_in_window(current, time_s - grow.window_s, history, min)
+    shrunk_from = _extreme_in_window(current, time_s - shrink.window_s, history, max)
+    high = grown_from + _room(grown_from, grow)
+    low = shrunk_from - _room(shrunk_from, shrink)
     return min(low, current), max(high, current)
 
 

@@ -7,11 +7,13 @@ so a policy trained in the twin reads a live cluster without knowing the differe
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from twin.types import Cluster, Observation
+from twin.fleet import Fleet
+from twin.types import Cluster, Columns, Observation
 
 DAY_S = 86_400.0
 
@@ -26,31 +28,51 @@ SERVICE_METRICS = (
     "unmeasured_replicas",  # ready, but their metrics are missing
     "queue_requests",
     "latency_p95_s",
-    "late_ratio",  # late or dropped share of the arrivals since the last observation
+    "late_ratio",  # late, dropped or failed share of the arrivals since the last observation
+    "latency_p50_s",
+    "latency_p99_s",
+    "failed_ratio",  # share of the arrivals since the last observation that got an error
+    "cpu_use_cores",  # mean of a ready replica since the last observation
+    "memory_use_gib",  # the most that a replica used since the last observation
+    "oom_kills",  # since the last observation
+    "cpu_millicores",  # what each replica asks for
+    "memory_mib",
 )
-POOL_METRICS = ("wanted_nodes", "ready_nodes", "booting_nodes", "failed_nodes", "free_cpu_cores")
+POOL_METRICS = (
+    "wanted_nodes",
+    "ready_nodes",
+    "booting_nodes",
+    "failed_nodes",
+    "free_cpu_cores",
+    "draining_nodes",
+    "price_usd_h",  # of one more node now
+    "interrupted_nodes",  # since the last observation
+)
 CLOCK = ("clock.day_sin", "clock.day_cos")
 
 
-def columns(cluster: Cluster) -> tuple[str, ...]:
+def columns(cluster: Cluster) -> Columns:
     """The names of the observation's columns for this cluster, in order."""
-    return (
-        *(f"{s.name}.{metric}" for s in cluster.services for metric in SERVICE_METRICS),
-        *(f"{p.name}.{metric}" for p in cluster.pools for metric in POOL_METRICS),
-        *CLOCK,
-    )
+    services = [f"{s.name}.{metric}" for s in cluster.services for metric in SERVICE_METRICS]
+    pools = [f"{p.name}.{metric}" for p in cluster.pools for metric in POOL_METRICS]
+    return Columns((*services, *pools, *CLOCK))
 
 
 def assemble(
-    names: tuple[str, ...], time_s: float, clock_s: float, services: NDArray[np.float64], pools: NDArray[np.float64]
+    names: tuple[str, ...],
+    time_s: float,
+    clock_s: float,
+    services: NDArray[np.float64],
+    pools: NDArray[np.float64],
+    fleet: Callable[[], Fleet] | None = None,
 ) -> Observation:
     """The observation made of `services` [services, SERVICE_METRICS] and `pools` [pools, POOL_METRICS].
 
     `names` are the cluster's `columns`. A metric that could not be measured is NaN. The clock columns give the time of
-    day of `clock_s`, which in a cut of a recording is the time of the whole recording.
+    day of `clock_s`, which in a cut of a recording is the time of the whole recording. `fleet` looks at single nodes.
     """
     angle = 2.0 * math.pi * (clock_s % DAY_S) / DAY_S
     values = np.concatenate(
         (services.ravel(), pools.ravel(), (math.sin(angle), math.cos(angle))), dtype=np.float32, casting="same_kind"
     )
-    return Observation(time_s, names, values)
+    return Observation(time_s, names, values, fleet)

@@ -9,11 +9,13 @@ from typing import Literal
 import polars as pl
 
 from twin import loop, metrics
+from twin.engine.demand import STEP_S
 from twin.engine.plant import TwinPlant
 from twin.engine.scheduling.placement import MostAllocated
+from twin.engine.traffic import Serve, fluid
 from twin.errors import SimulationError
 from twin.trace.trace import Trace
-from twin.types import Cluster, Controller, Decision, Event, Limits, Placement, Record
+from twin.types import Clairvoyant, Cluster, Controller, Decision, Event, Limits, Placement, Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,7 @@ class Run:
     service_steps: pl.DataFrame
     pool_steps: pl.DataFrame
     decisions: pl.DataFrame
+    incidents: pl.DataFrame
     seed: int
     until_s: float
     status: Literal["completed"] = "completed"
@@ -34,7 +37,7 @@ class Run:
 
     def tables(self) -> dict[str, pl.DataFrame]:
         """The tables by name, as a run folder holds them."""
-        return {name: getattr(self, name) for name in ("service_steps", "pool_steps", "decisions")}
+        return {name: getattr(self, name) for name in ("service_steps", "pool_steps", "decisions", "incidents")}
 
 
 def simulate(
@@ -46,6 +49,7 @@ def simulate(
     events: Sequence[Event] = (),
     record: Record | None = None,
     limits: Limits | None = None,
+    serving: Serve = fluid,
     until_s: float | None = None,
     seed: int = 0,
     progress: Callable[[float], None] | None = None,
@@ -60,6 +64,7 @@ def simulate(
         events: what a scenario makes happen.
         record: what is written down.
         limits: the shield between decision and plant; None for no shield.
+        serving: how requests are served: averages (`traffic.fluid`), or one by one (`traffic.requests`).
         until_s: seconds to simulate; the whole trace by default.
         seed: same seed, same tables; controllers with the same seed meet the same demand and faults.
         progress: told the simulated time after each turn of the loop.
@@ -74,12 +79,19 @@ def simulate(
         )
     record = record or Record()
     plant = TwinPlant(
-        trace, cluster, scheduler=scheduler or MostAllocated(), events=events, record=record, until_s=until, seed=seed
+        trace,
+        cluster,
+        scheduler=scheduler or MostAllocated(),
+        events=events,
+        record=record,
+        until_s=until,
+        seed=seed,
+        serving=serving,
     )
     rows: list[Decision] = []
-    control = loop.ControlLoop(
-        plant, controller, limits=limits, record=rows.append if record.decisions else lambda _decision: None
-    )
+    control = loop.ControlLoop(plant, controller, limits=limits, record=rows.append if record.decisions else None)
+    if isinstance(controller, Clairvoyant):
+        controller.foresee(plant.rates_rps, STEP_S, cluster)
     loop.run(control, until, progress)
     plant.meters.read()  # the clock stops just before what happens at `until`
     return Run(
@@ -87,6 +99,7 @@ def simulate(
         service_steps=plant.meters.service_steps(),
         pool_steps=plant.meters.pool_steps(),
         decisions=loop.decision_table(rows),
+        incidents=plant.incidents.table(),
         seed=seed,
         until_s=until,
     )

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from agents.rules.replicas import Proposal, Tolerance
@@ -72,21 +72,18 @@ class Behavior:
 
     up: ScalingRules = _UP
     down: ScalingRules = _DOWN
+    tolerance: Tolerance = field(init=False, repr=False, compare=False)
+    """The tolerances of both directions."""
+    window_s: float = field(init=False, repr=False, compare=False)
+    """The longest stabilisation window: older recommendations may be forgotten."""
+    period_s: float = field(init=False, repr=False, compare=False)
+    """The longest policy period: older changes may be forgotten."""
 
-    @property
-    def tolerance(self) -> Tolerance:
-        """The tolerances of both directions."""
-        return Tolerance(self.down.tolerance, self.up.tolerance)
-
-    @property
-    def window_s(self) -> float:
-        """The longest stabilisation window: older recommendations may be forgotten."""
-        return max(self.up.stabilisation_s, self.down.stabilisation_s)
-
-    @property
-    def period_s(self) -> float:
-        """The longest policy period: older changes may be forgotten."""
-        return max(policy.period_s for policy in (*self.up.policies, *self.down.policies))
+    def __post_init__(self) -> None:
+        up, down = self.up, self.down
+        object.__setattr__(self, "tolerance", Tolerance(down.tolerance, up.tolerance))
+        object.__setattr__(self, "window_s", max(up.stabilisation_s, down.stabilisation_s))
+        object.__setattr__(self, "period_s", max(policy.period_s for policy in (*up.policies, *down.policies)))
 
 
 DEFAULT = Behavior()
@@ -122,18 +119,18 @@ def settle(
 
 def stabilise(proposal: Proposal, current: int, time_s: float, recommendations: Timed, behavior: Behavior) -> Proposal:
     """The proposal held between the lowest recommendation of the up-window and the highest of the down-window."""
-    lowest = highest = proposal.value
-    for at_s, value in recommendations:
-        if at_s > time_s - behavior.up.stabilisation_s:
-            lowest = min(lowest, value)
-        if at_s > time_s - behavior.down.stabilisation_s:
-            highest = max(highest, value)
-    value = min(max(current, lowest), highest)
-    if value == proposal.value:
+    wished = proposal.value
+    if wished == current:
         return proposal
-    which, extreme, rules = (
-        ("highest", highest, behavior.down) if value > proposal.value else ("lowest", lowest, behavior.up)
-    )
+    if wished > current:  # only the window of the direction asked for can hold it back
+        which, rules, farthest, nearest = "lowest", behavior.up, min, max
+    else:
+        which, rules, farthest, nearest = "highest", behavior.down, max, min
+    since_s = time_s - rules.stabilisation_s
+    extreme = farthest([wished, *[value for at_s, value in recommendations if at_s > since_s]])
+    value = nearest(current, extreme)
+    if value == wished:
+        return proposal
     window = f"{which} recommendation of the last {rules.stabilisation_s:g} s"
     window += "" if value == extreme else f" is {extreme}"
     return Proposal(value, f"{proposal.reason}; held at {value}: {window}")

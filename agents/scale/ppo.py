@@ -1,4 +1,4 @@
-"""A PPO scaler: learns in `NovaCron/Scale-v0` how full one service's replicas may run; one file, top to bottom.
+"""A PPO scaler: learns in `NovaCron/Scale-Service-v1` how full one service's replicas may run; one file, top to bottom.
 
 `learn` trains with Stable-Baselines3 and exports the actor as a graph policy; `native` rebuilds the trained actor
 from its weights, to compare the two. Confidence is the probability that the actor gives to its choice and the two

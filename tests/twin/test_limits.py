@@ -66,3 +66,13 @@ def _valid_at(history: list[tuple[float, int]], index: int, time_s: float) -> bo
 def test_the_reason_names_the_limit() -> None:
     assert "rate: at most 100 % or 4 per 60 s" in limit(wish(50), 4, seen(100), LIMITS, [(0, 4)]).limited_by
     assert "range: 2 to 50" in limit(wish(60), 40, seen(100), LIMITS, [(0, 40)]).limited_by
+
+
+@given(st.integers(-5, 1000), counts, st.lists(st.tuples(st.floats(0, 1000), counts), max_size=6))
+def test_what_stays_as_it_is_breaks_no_rate(value: int, current: int, past: list[tuple[float, int]]) -> None:
+    """Whatever was set before: only a change can be too fast, and one that is goes a part of its way or not at all."""
+    history = [(0.0, current), *sorted(past)]
+    assert limit(wish(current), current, seen(1000), LIMITS, history).limited_by == ""
+    allowed = limit(wish(value), current, seen(1000), LIMITS, history)
+    if "rate" in allowed.limited_by and "range" not in allowed.limited_by:
+        assert min(value, current) <= allowed.action.value <= max(value, current)

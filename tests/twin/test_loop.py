@@ -56,13 +56,16 @@ class Wish:
         return [Action("replicas", "web", self.value, "because")]
 
 
-def turn(plant: Shy, wish: int, limits: Limits, turns: int) -> list[Decision]:
+def turn(plant: Shy, wish: int, limits: Limits | None, turns: int) -> list[Decision]:
     rows: list[Decision] = []
-    loop = ControlLoop(plant, Wish(wish), limits=limits, record=rows.append)
+    steps(ControlLoop(plant, Wish(wish), limits=limits, record=rows.append), turns)
+    return rows
+
+
+def steps(loop: ControlLoop, turns: int) -> None:
     for _ in range(turns):
         loop.step()
     loop.close()
-    return rows
 
 
 def test_an_unknown_current_value_does_not_open_the_shield() -> None:
@@ -82,3 +85,37 @@ def test_a_window_of_any_length_is_remembered(window_s: float) -> None:
     rows = turn(Shy(blind_s=math.inf), 1, limits, 250)
     steps = [row.time_s for row in rows if row.applied != row.current]
     assert np.diff(steps).min() >= window_s
+
+
+def test_nothing_is_decided_otherwise_when_nobody_writes_it_down() -> None:
+    """The shield remembers what it needs without a record, the last known values included."""
+    gentle = Limits(min_value=1, max_value=200, shrink=RateLimit(120.0, 10.0, 1))
+    recorded, silent = Shy(blind_s=900.0), Shy(blind_s=900.0)
+    values = [row.applied for row in turn(recorded, 4, gentle, 20)]
+    loop = ControlLoop(silent, Wish(4), limits=gentle, record=None)
+    seen = []
+    for _ in range(20):
+        loop.step()
+        seen.append(silent.value)
+    loop.close()
+    assert seen == values
+    assert len(set(values)) > 3
+
+
+def test_each_decision_is_recorded_once_in_order_and_confirmed_by_the_next_observation() -> None:
+    """The last one is handed over by `close`, confirmed by nobody."""
+    rows = turn(Shy(blind_s=math.inf), 4, None, 5)
+    assert [row.time_s for row in rows] == [0.0, 60.0, 120.0, 180.0, 240.0]
+    assert [row.confirmed for row in rows] == [True, True, True, True, None]
+    assert [(row.current, row.proposed, row.applied) for row in rows] == [(100, 4, 4), *[(4, 4, 4)] * 4]
+    assert len({row.observation for row in rows}) == 5
+
+
+def test_a_value_that_did_not_stay_is_told() -> None:
+    """Someone sets 50 right after the first wish was applied."""
+    plant, rows = Shy(blind_s=math.inf), list[Decision]()
+    loop = ControlLoop(plant, Wish(4), limits=None, record=rows.append)
+    loop.step()
+    plant.value = 50
+    steps(loop, 2)
+    assert [row.confirmed for row in rows] == [False, True, None]

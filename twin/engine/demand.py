@@ -27,11 +27,13 @@ def arrival_rates(trace: Trace, cluster: Cluster, until_s: float, seed: int) -> 
 
 
 def _rates(trace: Trace, service: Service, steps: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    series = trace.demand.filter(service=service.name)
+    if service.unit_rps == 0:
+        return np.zeros(steps)
+    series = trace.demand.filter(service=service.series)
     if not series.height:
         known = trace.services["service"].to_list()
         raise SimulationError(
-            f"trace {trace.info.name!r} holds no demand for service {service.name!r}; it holds {known}"
+            f"trace {trace.info.name!r} holds no demand for service {service.series!r}; it holds {known}"
         )
     middles = series["time_s"].to_numpy() + trace.info.step_s / 2
     if series["time_s"][0] > trace.info.step_s:

@@ -1,55 +1,270 @@
-"""Failures: scheduled by a scenario, or drawn per node slot from the pool's failure rate."""
+"""Faults: what each kind of event does to nodes, replicas and telemetry; and the wear that nobody scheduled.
+
+Every fault that had an effect is written into the run's `incidents`, so that detectors can be judged by it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
+import numpy as np
 import simpy
 
+from twin.engine.acts import names
 from twin.engine.clock import after
+from twin.engine.incidents import Incidents
+from twin.engine.memory import Memory
 from twin.engine.nodes import Nodes
-from twin.engine.state import State
+from twin.engine.replicas import Replicas
+from twin.engine.state import DRAINING, UP, State
 from twin.errors import SimulationError
 from twin.seeds import child
 from twin.types import Cluster, Event
 
 DAY_S = 86_400.0
+EVICT_AFTER_S = 300.0  # Kubernetes' default toleration of a node that cannot be reached
+_DEGRADATION_STEPS = 20
 
 
-def schedule(env: simpy.Environment, cluster: Cluster, state: State, nodes: Nodes, events: Sequence[Event]) -> None:
-    """Make the scenario's events happen; raises SimulationError for an unknown target."""
-    pools = {pool.name: i for i, pool in enumerate(cluster.pools)}
-    services = {service.name: i for i, service in enumerate(cluster.services)}
-    for event in events:
-        if event.time_s < env.now:
-            raise SimulationError(f"event {event.kind} at {event.time_s:g} s: that is before the run begins")
-        targets = pools if event.kind == "node_failure" else services
-        if event.target not in targets:
-            raise SimulationError(
-                f"event {event.kind} at {event.time_s:g} s: no {event.target!r}; known: {list(targets)}"
-            )
-        target = targets[event.target]
-        if event.kind == "node_failure":
-            after(env, event.time_s - env.now, nodes.fail_some, target, event.count, event.duration_s)
-        else:
-            after(env, event.time_s - env.now, _go_blind, state, target, event.time_s + event.duration_s)
+@dataclass(slots=True)
+class Plight:
+    """What a fault acts upon."""
+
+    env: simpy.Environment
+    cluster: Cluster
+    state: State
+    nodes: Nodes
+    replicas: Replicas
+    memory: Memory
+    incidents: Incidents
 
 
-def _go_blind(state: State, service: int, until_s: float) -> None:
-    state.blind_until_s[service] = max(state.blind_until_s[service], until_s)
+class Faults:
+    """Makes events happen; `schedule` and `wear` put them on the clock."""
 
+    def __init__(self, plight: Plight) -> None:
+        """Nothing is broken yet."""
+        self._of = plight
+        self._kinds: dict[str, Callable[[Event], None]] = {
+            "node_failure": self._fail_nodes,
+            "rack_failure": self._fail_rack,
+            "zone_failure": self._fail_zone,
+            "partition": self._partition,
+            "slow_nodes": self._slow,
+            "disk_full": self._disk_full,
+            "interruption": self._interrupt,
+            "shortage": self._shortage,
+            "memory_leak": self._leak,
+            "degradation": self._degrade,
+            "bad_deploy": self._bad_deploy,
+            "telemetry_loss": self._go_blind,
+            "telemetry_delay": self._delay,
+        }
+        self._names = names(plight.cluster, plight.state)
+        self._active: dict[tuple[str, int], list[float]] = {}  # magnitudes in force, by kind and place
 
-def wear(env: simpy.Environment, cluster: Cluster, state: State, nodes: Nodes, seed: int, until_s: float) -> None:
-    """Draw each slot's failures as a Poisson process: the same instants under every controller.
+    # -------------------------------------------------- the clock
 
-    A failure of a slot that is not up at that instant has no effect.
-    """
-    for slot, pool_index in enumerate(state.node_pool):
-        pool = cluster.pools[int(pool_index)]
-        if pool.failures_per_node_day <= 0:
-            continue
-        rng = child(seed, f"faults/{pool.name}/{slot}")
-        time_s = rng.exponential(DAY_S / pool.failures_per_node_day)
-        while time_s < until_s:
-            after(env, time_s, nodes.fail, slot, pool.repair.draw(rng))
-            time_s += rng.exponential(DAY_S / pool.failures_per_node_day)
+    def schedule(self, events: Sequence[Event]) -> None:
+        """Make the scenario's events happen; raises SimulationError for an unknown kind or target, or a past time."""
+        env = self._of.env
+        for event in events:
+            if event.kind not in self._kinds:
+                raise SimulationError(
+                    f"event at {event.time_s:g} s: no kind {event.kind!r}; known: {list(self._kinds)}"
+                )
+            if event.time_s < env.now or event.duration_s < 0:
+                raise SimulationError(
+                    f"event {event.kind} at {event.time_s:g} s for {event.duration_s:g} s: "
+                    f"it must not begin before {env.now:g} s nor end before it begins"
+                )
+            known = self._targets(event.kind)
+            if event.target not in known:
+                raise SimulationError(
+                    f"event {event.kind} at {event.time_s:g} s: no {event.target!r}; known: {list(known)}"
+                )
+            after(env, event.time_s - env.now, self._kinds[event.kind], event)
+
+    def wear(self, seed: int, until_s: float) -> None:
+        """Draw each slot's failures and interruptions as Poisson processes: the same instants under every controller.
+
+        One that befalls a slot that is not up at that instant has no effect.
+        """
+        for slot, pool_index in enumerate(self._of.state.node_pool):
+            pool = self._of.cluster.pools[int(pool_index)]
+            for stream, per_day, happen in (
+                ("faults", pool.failures_per_node_day, self._wear_out),
+                ("interruptions", pool.interruptions_per_node_day, self._take_back),
+            ):
+                if per_day <= 0:
+                    continue
+                rng = child(seed, f"{stream}/{pool.name}/{slot}")
+                time_s = rng.exponential(DAY_S / per_day)
+                while time_s < until_s:
+                    after(self._of.env, time_s, happen, slot, pool.repair.draw(rng))
+                    time_s += rng.exponential(DAY_S / per_day)
+
+    def _targets(self, kind: str) -> Iterable[str]:
+        pools, services = self._of.cluster.pools, self._of.cluster.services
+        if kind in ("zone_failure", "partition"):
+            return dict.fromkeys(pool.zone for pool in pools)
+        if kind == "rack_failure":
+            return [f"{p.name}/{r}" for p in pools for r in range(-(-p.max_nodes // p.nodes_per_rack))]
+        if kind in ("node_failure", "slow_nodes", "disk_full", "interruption", "shortage"):
+            return [pool.name for pool in pools]
+        return [service.name for service in services]
+
+    def _while(self, event: Event, place: int, change: Callable[[int, Sequence[float]], None]) -> None:
+        """Let the event's magnitude be in force for its duration, beside whatever else of its kind is."""
+        active = self._active.setdefault((event.kind, place), [])
+        active.append(event.magnitude)
+        change(place, active)
+        after(self._of.env, event.duration_s, self._over, active, event.magnitude, place, change)
+
+    def _over(
+        self, active: list[float], magnitude: float, place: int, change: Callable[[int, Sequence[float]], None]
+    ) -> None:
+        active.remove(magnitude)
+        change(place, active)
+
+    # -------------------------------------------------- nodes
+
+    def _pool(self, name: str) -> int:
+        return [pool.name for pool in self._of.cluster.pools].index(name)
+
+    def _service(self, name: str) -> int:
+        return [service.name for service in self._of.cluster.services].index(name)
+
+    def _fullest(self, event: Event) -> list[int]:
+        return [int(node) for node in self._of.nodes.fullest(self._pool(event.target))[: event.count]]
+
+    def _note(self, kind: str, entity: str, duration_s: float, cause: str, share: float = 1.0) -> None:
+        now = self._of.env.now
+        self._of.incidents.note(kind, entity, now, now + duration_s, cause, share)
+
+    def _fail(self, kind: str, nodes: Iterable[int], duration_s: float, cause: str) -> None:
+        for node in nodes:
+            if self._of.nodes.fail(node, duration_s):
+                self._note(kind, self._names[node], duration_s, cause)
+
+    def _wear_out(self, slot: int, repair_s: float) -> None:
+        self._fail("node_failure", [slot], repair_s, "wear")
+
+    def _take_back(self, slot: int, _unused_s: float) -> None:
+        self._reclaim([slot], "market")
+
+    def _fail_nodes(self, event: Event) -> None:
+        self._fail(event.kind, self._fullest(event), event.duration_s, event.cause)
+
+    def _fail_rack(self, event: Event) -> None:
+        pool, rack = event.target.rsplit("/", 1)
+        state = self._of.state
+        members = np.flatnonzero((state.node_pool == self._pool(pool)) & (state.node_rack == int(rack)))
+        self._fail(event.kind, members.tolist(), event.duration_s, event.cause or event.target)
+
+    def _in_zone(self, zone: str) -> list[int]:
+        inside = np.array([pool.zone == zone for pool in self._of.cluster.pools])
+        return np.flatnonzero(inside[self._of.state.node_pool]).tolist()
+
+    def _fail_zone(self, event: Event) -> None:
+        self._fail(event.kind, self._in_zone(event.target), event.duration_s, event.cause or event.target)
+
+    def _partition(self, event: Event) -> None:
+        of, state = self._of, self._of.state
+        cut = [n for n in self._in_zone(event.target) if state.node_state[n] in (UP, DRAINING)]
+        suspended = [each for node in cut for each in of.replicas.suspend(node)]
+        for node in cut:
+            of.nodes.close(node)
+        self._note(event.kind, event.target, event.duration_s, event.cause)
+        if event.duration_s > EVICT_AFTER_S:
+            after(of.env, EVICT_AFTER_S, self._give_up, cut)
+        after(of.env, event.duration_s, self._reconnect, cut, suspended)
+
+    def _give_up(self, cut: list[int]) -> None:
+        for node in cut:
+            self._of.replicas.clear(node, killed=False)
+
+    def _reconnect(self, cut: list[int], suspended: list[tuple[int, int]]) -> None:
+        self._of.replicas.resume(suspended)
+        for node in cut:
+            self._of.nodes.open(node)
+
+    def _slow(self, event: Event) -> None:
+        for node in self._fullest(event):
+            self._note(event.kind, self._names[node], event.duration_s, event.cause)
+            self._while(event, node, self._pace_node)
+
+    def _pace_node(self, node: int, speeds: Sequence[float]) -> None:
+        self._of.replicas.pace_node(node, math.prod(speeds))
+
+    def _disk_full(self, event: Event) -> None:
+        chosen = self._fullest(event)
+        for node in chosen:
+            self._of.nodes.close(node)
+            self._of.replicas.clear(node, killed=True)
+            self._note(event.kind, self._names[node], event.duration_s, event.cause)
+        after(self._of.env, event.duration_s, self._free_disks, chosen)
+
+    def _free_disks(self, nodes: list[int]) -> None:
+        for node in nodes:
+            self._of.nodes.open(node)
+
+    def _interrupt(self, event: Event) -> None:
+        self._reclaim(self._fullest(event), event.cause or "market")
+
+    def _reclaim(self, nodes: Iterable[int], cause: str) -> None:
+        for node in nodes:
+            pool = self._of.cluster.pools[int(self._of.state.node_pool[node])]
+            if self._of.nodes.interrupt(node):
+                self._note("interruption", self._names[node], pool.notice_s, cause)
+
+    def _shortage(self, event: Event) -> None:
+        self._note(event.kind, event.target, event.duration_s, event.cause)
+        self._while(event, self._pool(event.target), self._limit)
+
+    def _limit(self, pool: int, most: Sequence[float]) -> None:
+        self._of.nodes.limit(pool, min(most, default=float(self._of.cluster.pools[pool].max_nodes)))
+
+    # -------------------------------------------------- services
+
+    def _leak(self, event: Event) -> None:
+        self._note(event.kind, event.target, event.duration_s, event.cause)
+        self._while(event, self._service(event.target), self._lose_memory)
+
+    def _lose_memory(self, service: int, gib_h: Sequence[float]) -> None:
+        self._of.memory.leak(service, sum(gib_h))
+
+    def _degrade(self, event: Event) -> None:
+        service = self._service(event.target)
+        self._note(event.kind, event.target, event.duration_s, event.cause)
+        step_s = event.duration_s / _DEGRADATION_STEPS
+        for step in range(_DEGRADATION_STEPS):
+            speed = 1.0 + (event.magnitude - 1.0) * (step + 1) / _DEGRADATION_STEPS
+            part = replace(event, duration_s=step_s, magnitude=speed)
+            after(self._of.env, step * step_s, self._while, part, service, self._pace_service)
+
+    def _pace_service(self, service: int, speeds: Sequence[float]) -> None:
+        self._of.replicas.pace_service(service, math.prod(speeds))
+
+    def _bad_deploy(self, event: Event) -> None:
+        self._note(event.kind, event.target, event.duration_s, event.cause, event.magnitude)
+        self._while(event, self._service(event.target), self._err)
+
+    def _err(self, service: int, shares: Sequence[float]) -> None:
+        self._of.replicas.err(service, 1.0 - math.prod(1.0 - share for share in shares))
+
+    # -------------------------------------------------- telemetry
+
+    def _go_blind(self, event: Event) -> None:
+        service, until_s = self._service(event.target), event.time_s + event.duration_s
+        self._of.state.blind_until_s[service] = max(self._of.state.blind_until_s[service], until_s)
+        self._note(event.kind, event.target, event.duration_s, event.cause)
+
+    def _delay(self, event: Event) -> None:
+        self._note(event.kind, event.target, event.duration_s, event.cause)
+        self._while(event, self._service(event.target), self._late)
+
+    def _late(self, service: int, delays_s: Sequence[float]) -> None:
+        self._of.state.delay_s[service] = max(delays_s, default=0.0)

@@ -15,7 +15,7 @@ class InhabitedPlant:
     def __init__(self, plant: TwinPlant, incumbent: Controller, limits: Limits | None) -> None:
         """Let `incumbent` run `plant` whenever time passes."""
         self._plant = plant
-        self._loop = ControlLoop(plant, incumbent, limits=limits, record=lambda _decision: None)
+        self._loop = ControlLoop(plant, incumbent, limits=limits, record=None)
         self._due_s = plant.time_s
         self._window = plant.window()
 

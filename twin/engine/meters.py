@@ -5,28 +5,52 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 import simpy
+from numpy.typing import NDArray
 
 from twin.engine.books import Books
 from twin.engine.clock import after
-from twin.engine.queueing import ARRIVED, BUSY_S, DROPPED, LATE, LATENCY, READY_S, SERVED
-from twin.engine.state import BOOTING, FAILED, PENDING, READY, STARTING, UP, State
+from twin.engine.power import curves, drawn_w
+from twin.engine.prices import Steps
+from twin.engine.reading import percentiles
+from twin.engine.serving import ARRIVED, BOOKS, BUSY_S, DROPPED, FAILED, LATE, READY_S, RETRIED, SERVED, WAIT_S, WORK_S
+from twin.engine.state import BOOTING, DRAINING, PENDING, READY, STARTING, UP, State
+from twin.engine.state import FAILED as BROKEN
 from twin.trace import tables
 from twin.types import Cluster
+
+_J_KWH = 3.6e6
+# what stands behind the books in a row of a service; the replicas' states follow the wanted ones
+_EGRESS_GIB, _EGRESS_USD, _QUEUE, _INSIDE, _P50, _P95, _P99, _WANTED = range(BOOKS, BOOKS + 8)
 
 
 class Meters:
     """Collects the rows of `service_steps` and `pool_steps` while the clock runs."""
 
-    def __init__(self, env: simpy.Environment, cluster: Cluster, state: State, books: Books, step_s: float) -> None:
+    def __init__(
+        self,
+        env: simpy.Environment,
+        cluster: Cluster,
+        state: State,
+        books: Books,
+        step_s: float,
+        carbon_g_kwh: list[Steps | float],
+    ) -> None:
         """Read the meters every `step_s` simulated seconds from now on."""
         self._env, self._cluster, self._state, self._books, self._step_s = env, cluster, state, books, step_s
-        self._last = state.books.copy()
-        self._last_nodes_s = state.node_books_s.copy()
+        self._carbon = carbon_g_kwh
+        self._curves = curves(cluster)
         self._times: list[float] = []
         self._times_end = env.now
-        self._services: list[np.ndarray] = []
-        self._pools: list[np.ndarray] = []
+        self._services: list[NDArray[np.float64]] = []
+        self._pools: list[NDArray[np.float64]] = []
+        self._remember()
         after(env, step_s, self._read)
+
+    def _remember(self) -> None:
+        state = self._state
+        self._last = np.column_stack([state.books, state.egress_gib, state.egress_usd])
+        self._last_responses = state.responses.copy()
+        self._last_pools = np.column_stack([state.node_books_s, state.cost_usd])
 
     def _read(self) -> None:
         self.read()
@@ -34,67 +58,81 @@ class Meters:
 
     def read(self) -> None:
         """Write down what happened since the last reading; nothing when no time has passed."""
-        if self._env.now <= self._times_end:
+        now, state = self._env.now, self._state
+        if now <= self._times_end:
             return
-        state = self._state
         self._books.settle()
-        step = state.books - self._last
-        self._last = state.books.copy()
-        self._times.append(self._env.now)
-        self._times_end = self._env.now
-        self._services.append(np.column_stack([step, state.queue, state.wanted, state.count]))
-        node_s = state.node_books_s - self._last_nodes_s
-        self._last_nodes_s = state.node_books_s.copy()
-        pools = len(self._cluster.pools)
-        used = np.where(state.node_free[:, 0] >= 0, state.node_size[:, 0] - state.node_free[:, 0], 0.0)
-        used_cores = np.bincount(state.node_pool, weights=used, minlength=pools)
-        self._pools.append(np.column_stack([node_s, state.node_count, used_cores]))
+        step = np.column_stack([state.books, state.egress_gib, state.egress_usd]) - self._last
+        tail = percentiles(state.responses - self._last_responses)
+        self._services.append(
+            np.column_stack([step, state.queue, state.inside, tail, state.wanted, state.count[:, PENDING:]]).astype(
+                float
+            )
+        )
+        money = np.column_stack([state.node_books_s, state.cost_usd]) - self._last_pools
+        energy_kwh = drawn_w(self._curves, state, step[:, WORK_S], step[:, READY_S]) * (now - self._times_end) / _J_KWH
+        grams = energy_kwh * [
+            each if isinstance(each, float | int) else each.mean(self._times_end, now) for each in self._carbon
+        ]
+        used_cores = np.bincount(state.node_pool, weights=state.node_used[:, 0], minlength=len(self._cluster.pools))
+        self._pools.append(np.column_stack([money, energy_kwh, grams, state.node_count, used_cores]).astype(float))
+        self._times.append(now)
+        self._times_end = now
+        self._remember()
 
     def service_steps(self) -> pl.DataFrame:
         """The `service_steps` table so far."""
         names = [s.name for s in self._cluster.services]
-        if not self._times:
+        if not self._times or not names:
             return tables.empty("service_steps")
-        rows = np.stack(self._services)  # [steps, services, 7 books, queue, wanted, 4 counts]
-        flat = rows.reshape(-1, rows.shape[2])
-        book = {i: flat[:, i] for i in range(9)}
-        count = flat[:, 9:].astype(np.int64)
-        arrived = book[ARRIVED]
+        rows = np.stack(self._services)  # [steps, services, books and what is behind them]
+        book = rows.reshape(-1, rows.shape[2]).T
+        count = book[_WANTED:].astype(np.int64)
         frame = {
             "time_s": np.repeat(self._times, len(names)),
             "service": names * len(self._times),
-            "arrived_requests": arrived,
+            "arrived_requests": book[ARRIVED],
             "served_requests": book[SERVED],
             "late_requests": book[LATE],
             "dropped_requests": book[DROPPED],
-            "queue_requests": book[7],
-            "latency_p95_s": np.divide(book[LATENCY], arrived, out=np.zeros_like(arrived), where=arrived > 0),
+            "failed_requests": book[FAILED],
+            "retried_requests": book[RETRIED],
+            "queue_requests": book[_QUEUE],
+            "inside_requests": book[_INSIDE],
+            "wait_s": book[WAIT_S, WORK_S],
+            "latency_p50_s": np.nan_to_num(book[_P50]),
+            "latency_p95_s": np.nan_to_num(book[_P95]),
+            "latency_p99_s": np.nan_to_num(book[_P99]),
             "busy_replica_s": book[BUSY_S],
             "ready_replica_s": book[READY_S],
-            "wanted_replicas": book[8].astype(np.int64),
-            "ready_replicas": count[:, READY],
-            "starting_replicas": count[:, STARTING],
-            "pending_replicas": count[:, PENDING],
+            "wanted_replicas": count[0],
+            "pending_replicas": count[PENDING],
+            "starting_replicas": count[STARTING],
+            "ready_replicas": count[READY],
+            "egress_gib": book[_EGRESS_GIB],
+            "egress_usd": book[_EGRESS_USD],
         }
         return tables.conform(pl.DataFrame(frame), "service_steps", "telemetry")
 
     def pool_steps(self) -> pl.DataFrame:
         """The `pool_steps` table so far."""
         pools = self._cluster.pools
-        if not self._times:
+        if not self._times or not pools:
             return tables.empty("pool_steps")
-        rows = np.stack(self._pools)  # [steps, pools, node_s, 4 states, used cores]
+        rows = np.stack(self._pools)  # [steps, pools, node_s, USD, kWh, g, 5 states, used cores]
         flat = rows.reshape(-1, rows.shape[2])
-        price = np.tile([pool.price_usd_h for pool in pools], len(self._times))
-        states = flat[:, 1:5].astype(np.int64)
+        states = flat[:, 4:9].astype(np.int64)
         frame = {
             "time_s": np.repeat(self._times, len(pools)),
             "pool": [pool.name for pool in pools] * len(self._times),
             "node_s": flat[:, 0],
-            "cost_usd": flat[:, 0] / 3600.0 * price,
+            "cost_usd": flat[:, 1],
+            "energy_kwh": flat[:, 2],
+            "carbon_g": flat[:, 3],
             "ready_nodes": states[:, UP],
             "booting_nodes": states[:, BOOTING],
-            "failed_nodes": states[:, FAILED],
-            "used_cpu_cores": flat[:, 5],
+            "failed_nodes": states[:, BROKEN],
+            "draining_nodes": states[:, DRAINING],
+            "used_cpu_cores": flat[:, 9],
         }
         return tables.conform(pl.DataFrame(frame), "pool_steps", "telemetry")

@@ -163,3 +163,30 @@ def test_a_higher_proposal_never_gets_fewer_replicas(low, high, current, past, c
         settled(low, current, time_s=600, past=past, changes=changes, bounds=(1, 60)).value
         <= settled(high, current, time_s=600, past=past, changes=changes, bounds=(1, 60)).value
     )
+
+
+@given(
+    value=st.integers(0, 60),
+    current=st.integers(0, 60),
+    time_s=st.floats(0, 900),
+    past=timed,
+    behavior=st.builds(Behavior, rules, rules),
+)
+def test_stabilising_keeps_now_between_the_lowest_and_the_highest_of_the_windows(
+    value, current, time_s, past, behavior
+):
+    """What the rule says, word for word: min(max(now, lowest of the up-window), highest of the down-window)."""
+    lowest = min([value, *(v for t, v in past if t > time_s - behavior.up.stabilisation_s)])
+    highest = max([value, *(v for t, v in past if t > time_s - behavior.down.stabilisation_s)])
+    held = min(max(current, lowest), highest)
+    got = stabilise(Proposal(value, "wished"), current, time_s, past, behavior)
+    assert got.value == held
+    assert (got.reason == "wished") == (held == value)
+
+
+def test_a_behaviour_remembers_as_long_as_its_longest_window_and_period():
+    up = ScalingRules((Policy("Pods", 4, 60), Policy("Percent", 10, 120)), stabilisation_s=30, tolerance=0.2)
+    down = ScalingRules((Policy("Pods", 4, 90),), stabilisation_s=600, tolerance=0.3)
+    both = Behavior(up, down)
+    assert (both.window_s, both.period_s) == (600, 120)
+    assert (both.tolerance.up, both.tolerance.down) == (0.2, 0.3)

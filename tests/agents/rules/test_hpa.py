@@ -17,7 +17,7 @@ from agents.rules.hpa import Hpa
 from agents.rules.replicas import Metric
 from agents.rules.static import Static
 from twin.errors import UsageError
-from twin.types import Controller
+from twin.types import Controller, Observation
 
 CONF = Path(__file__).parents[3] / "conf" / "controller"
 DEMAND = Metric("demand_rps", 50.0, "AverageValue")
@@ -138,6 +138,28 @@ def test_the_memory_stays_bounded(observe):
     past = controller._past["cell"]
     assert len(past.recommendations) <= 300 / 15 + 2
     assert len(past.changes) <= 2
+
+
+def test_columns_that_move_between_two_turns_are_found_again(observe):
+    """As when a plant comes to show more, or another plant is looked at."""
+    steady, moved = hpa(), hpa()
+    for step, used in enumerate((0.6, 0.9, 1.2)):
+        seen = observe(15.0 * step, 4, used)
+        order = np.roll(np.arange(len(seen.columns)), step)
+        turned = Observation(seen.time_s, tuple(seen.columns[place] for place in order), seen.values[order])
+        assert moved.decide(turned) == steady.decide(seen)
+
+
+def test_each_service_is_read_from_its_own_columns(observe):
+    """Two services side by side get what each would get alone."""
+    one, other = observe(0.0, 4, 0.9), observe(0.0, 6, 1.8, starting=1, pending=1)
+    both = Observation(
+        0.0,
+        (*one.columns, *(name.replace("cell.", "web.") for name in other.columns)),
+        np.concatenate((one.values, other.values)),
+    )
+    answers = hpa(services=["web", "cell"], max_replicas=20).decide(both)
+    assert [(a.target, a.value) for a in answers] == [("web", 12), ("cell", 6)]
 
 
 def test_an_unknown_service_names_the_column(observe):

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from tests.twin.conftest import make_cluster, make_trace
 from twin.engine.plant import TwinPlant
-from twin.engine.queueing import ARRIVED, DROPPED, SERVED
 from twin.engine.scheduling.placement import FirstFit, LeastAllocated, MostAllocated
-from twin.engine.state import GONE, PENDING, READY, UP
+from twin.engine.serving import ARRIVED, DROPPED, FAILED, SERVED
+from twin.engine.state import BOOTING, DRAINING, GONE, PENDING, READY, UP
 from twin.errors import SimulationError
 from twin.types import Action, Cluster, Delay, Event, Placement, Pool, Record
 
@@ -37,17 +37,24 @@ def make_plant(
 def check_books(plant: TwinPlant) -> None:
     state = plant.state
     books = state.books[0]
-    assert books[ARRIVED] == pytest.approx(books[SERVED] + books[DROPPED] + state.queue[0], rel=1e-9, abs=1e-6)
+    ended = books[SERVED] + books[DROPPED] + books[FAILED]
+    assert books[ARRIVED] == pytest.approx(ended + state.inside[0], rel=1e-9, abs=1e-6)
     alive = state.replica_state != GONE
     assert alive.sum() == state.wanted[0]
     assert state.count[0, PENDING:].sum() == alive.sum()
-    up = state.node_state == UP
-    assert (state.node_free[up] >= -1e-9).all(), "a node is overbooked"
+    up = np.isin(state.node_state, (UP, DRAINING))
+    assert (state.node_used <= state.node_size + 1e-9).all(), "a node is overbooked"
     used = np.bincount(state.replica_node[alive & (state.replica_node >= 0)], minlength=len(up))
     assert (used == state.node_replicas).all()
+    asked = np.bincount(state.replica_node[alive & (state.replica_node >= 0)], minlength=len(up)) * 2.0
+    assert state.node_used[:, 0] == pytest.approx(asked)
+    billed = np.bincount(state.node_pool, weights=np.isin(state.node_state, BILLED))
+    assert (billed == state.billed).all()
+    assert state.capacity[0] == pytest.approx(state.count[0, READY])
     assert (used[~up] == 0).all(), "a replica runs on a node that is not up"
 
 
+BILLED = (BOOTING, UP, DRAINING)
 moves = st.lists(st.tuples(st.integers(1, 60), st.floats(1, 900)), min_size=1, max_size=12)
 failures = st.lists(st.tuples(st.floats(1, 3000), st.integers(1, 4), st.floats(10, 2000)), max_size=4)
 
@@ -190,7 +197,7 @@ def test_manual_pools_are_resized_by_actions_and_drained() -> None:
     plant.advance(61.0)
     assert plant.observe()["workers.ready_nodes"] == 6
     plant.apply([Action("nodes", "workers", 3)])
-    plant.advance(100.0)
+    plant.advance(300.0)
     seen = plant.observe()
     assert (seen["workers.ready_nodes"], seen["web.ready_replicas"]) == (3, 12)
     check_books(plant)

@@ -7,15 +7,13 @@ it stand in modules of their own: `window_loop` (what happens), `window_promise`
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from twin.engine.compiling import compiler
 from twin.engine.jobs.capacity import LEVELS
 from twin.engine.jobs.machines import CPU, GPU, MEMORY, WHOLE_GPU, Machines
 from twin.engine.jobs.simulator import EXPECTED, REFUSED
@@ -39,27 +37,7 @@ NONE = -1
 BIT = np.uint64(1) << np.arange(64, dtype=np.uint64)
 
 
-def version(folder: Path) -> str:
-    """Eight digits that differ where the compiled steps in this folder do.
-
-    Numba asks whether the file of a function is newer than its stored code. But that code holds the functions called
-    too, and those stand in other files: the name under which it is stored has to tell them apart.
-    """
-    sources = sorted(folder.glob("window_*.py"))
-    return hashlib.blake2b(b"\0".join(source.read_bytes() for source in sources), digest_size=4).hexdigest()
-
-
-_VERSION = version(Path(__file__).parent)
-
-
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, compiled, without counting references.
-
-    The arrays outlive every call, and to count theirs would cost several times what the functions do.
-    """
-    options: dict[str, Any] = {"cache": True, "_nrt": False}
-    function.__qualname__ += f"_{_VERSION}"
-    return numba.njit(**options)(function)
+compiled = compiler(Path(__file__).parent.glob("window_*.py"))
 
 
 class Fixed(NamedTuple):

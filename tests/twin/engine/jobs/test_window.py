@@ -12,8 +12,9 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
+from twin.engine.compiling import version
 from twin.engine.jobs import machines as machines_
-from twin.engine.jobs import outcomes, window_loop, window_state
+from twin.engine.jobs import outcomes, window_loop
 from twin.engine.jobs.capacity import Capacity
 from twin.engine.jobs.machines import UNITS, Machines
 from twin.engine.jobs.scheduler import Checkpoint, Outage, Scheduler
@@ -293,10 +294,10 @@ def test_stored_code_is_told_apart_by_all_files_that_it_comes_from(tmp_path: Pat
     """A step in one file calls those in others: when any changes, none of the stored ones is taken for the new."""
     (tmp_path / "window_a.py").write_text("1")
     (tmp_path / "window_b.py").write_text("2")
-    before = window_state.version(tmp_path)
+    before = version(tmp_path.glob("window_*.py"))
     (tmp_path / "window_b.py").write_text("3")
-    assert window_state.version(tmp_path) != before
-    here = window_state.version(Path(window_state.__file__).parent)
+    assert version(tmp_path.glob("window_*.py")) != before
+    here = version(Path(window_loop.__file__).parent.glob("window_*.py"))
     assert window_loop.advance.__qualname__ == f"advance_{here}"
 
 
