@@ -75,6 +75,7 @@ _ROWS = {
     "comparison": "one measure of how far a synthetic trace is from its recording",
     "comparison_curves": "one point of a curve of one of the two",
 }
+_MADE = {"incidents": "here a row is one fault that the twin made happen, the ground truth for whoever detects it"}
 _UNSAFE = set(" '\"[]{}()*;&<>|")
 _LINE_CHARS = 100
 _LARGEST_RATIO = 100.0  # a ratio to nearly nothing says only that
@@ -146,9 +147,11 @@ def _text(path: Path) -> str:
 
 def data_tables() -> str:
     """The part of docs/data.md that the schemas, the observation and the KPIs say, in Markdown."""
-    parts = []
+    parts: list[str] = []
+    told: set[str] = set()
     for title, names in _FAMILIES.items():
-        parts += [f"## {title}", *(_dictionary(name) for name in names)]
+        parts += [f"## {title}", *(_again(name) if name in told else _dictionary(name) for name in names)]
+        told.update(names)
     columns = [f"`<service>.{metric}`" for metric in observe.SERVICE_METRICS]
     columns += [f"`<pool>.{metric}`" for metric in observe.POOL_METRICS] + [f"`{name}`" for name in observe.CLOCK]
     parts += ["## Observation columns: what a controller sees", f"In this order: {', '.join(columns)}."]
@@ -169,6 +172,10 @@ def _dictionary(name: str) -> str:
     ]
     header = ("column", "type", "unit", "required (else: default)", "meaning")
     return f"### `{name}`\n\nA row is {_ROWS[name]}.\n\n{_table(header, rows)}"
+
+
+def _again(name: str) -> str:
+    return f"Also `{name}`, with the columns that stand above: {_MADE[name]}."
 
 
 def recordings_table(folder: Path) -> str:

@@ -59,5 +59,6 @@ def _assumptions(run: Run) -> list[str]:
         )
     for p in run.cluster.pools:
         said.append(f"{p.name}: a node costs {p.price_usd_h:g} USD/h and boots in {p.boot.median_s:g} s (median)")
-    said.append("averages (serving=fluid): waiting follows M/G/c between changes, and a fluid queue under overload")
+    said.append("serving=fluid: waiting follows M/G/c between changes, and a fluid queue under overload")
+    said.append("serving=requests: each request is followed; those of one service share one queue")
     return said

@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 
-from reports import decisions, kpis, views, wording
+from reports import decisions, incidents, kpis, views, wording
 from reports.cells import Table, tone
 from reports.drawing import Drawing
 from reports.folder import Facts, RunFolder
@@ -40,13 +40,14 @@ def _explored(run: RunFolder, drawing: Drawing) -> Facts:
         "controllers": run.controllers,
         "styles": styles,
         "view": drawing.view or View(next(iter(run.scenarios), ""), "", ()),
-        "kpis": None if summary is None else kpis.table(summary, styles),
+        "kpis": [] if summary is None else kpis.tables(summary, styles),
         "intervals": run.summary is not None and run.summary.height > 0,
         "seeds": _seeds(run),
         "matrices": [] if run.summary is None else kpis.matrices(run.summary),
         "timeline": "timeline" in drawing.charts,
         "bin": "" if binned is None else wording.duration(binned.bin_s),
         "failures": binned is not None and binned.failures.height > 0,
+        "wrong": incidents.table(run.runs),
         "services": [] if lines is None else lines["service"].unique().sort().to_list(),
         "drawn": [] if lines is None else [c for c in run.controllers if c in set(lines["controller"])],
         "decisions": decisions.made(run, styles),
@@ -157,6 +158,7 @@ def _sections(words: Facts) -> list[tuple[str, str]]:
         ("kpis", "KPIs", words["kpis"]),
         ("matrix", "Scenario × controller", words["matrices"]),
         ("time", "On one clock", words["timeline"]),
+        ("wrong", "What went wrong", words["wrong"]),
         ("decisions", "Decisions", words["decisions"]),
         ("forecasts", "Forecasters", words["scores"] or words["calibrated"]),
         ("learning", "Learning", words["learned"]),

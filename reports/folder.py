@@ -32,6 +32,7 @@ class ShownRun:
     service_steps: pl.DataFrame | None
     pool_steps: pl.DataFrame | None
     decisions: pl.DataFrame | None
+    incidents: pl.DataFrame | None
     kpis: pl.DataFrame | None
 
 
@@ -136,14 +137,20 @@ def _run(path: Path) -> ShownRun:
     scenario, separator, controller = path.name.partition(_SEPARATOR)
     if not separator:
         raise TraceError(f"{path}: a shown run's folder is named <scenario>{_SEPARATOR}<controller>; rename it")
-    read_table = [table_of(path, table) for table in tables.RUN_TABLES]
-    return ShownRun(path.name, scenario, controller, *read_table)
+    found = {table: table_of(path, table) for table in tables.RUN_TABLES}
+    return ShownRun(path.name, scenario, controller, **found)
 
 
 def table_of(folder: Path, table: str) -> pl.DataFrame | None:
     """The Parquet table in the folder, or None; raises SchemaError when it does not fit its schema."""
     path = folder / f"{table}.parquet"
     return tables.read(path, table) if path.is_file() else None
+
+
+def step_s(steps: pl.DataFrame) -> float:
+    """The recording step of a step table: the shortest time between two rows (60 s when there is only one)."""
+    between = steps["time_s"].unique().sort().diff().drop_nulls()
+    return float(between.min()) if len(between) else 60.0  # pyright: ignore[reportArgumentType]
 
 
 def text_of(path: Path) -> str | None:

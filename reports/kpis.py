@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import polars as pl
 
@@ -12,14 +13,17 @@ from reports.charts import Styles
 from reports.folder import Facts, RunFolder
 
 HEADLINES = ("late_ratio", "cost_usd", "slo_violation_min", "latency_p95_s")
+_NEXT = ("error_budget_ratio", "node_h", "energy_kwh", "carbon_kg", "utilisation_ratio", "scale_events")
+_WIDE = 9  # KPIs beside each other on a page
 
 
 def scored(folder: RunFolder) -> pl.DataFrame | None:
     """The summary, or the KPIs of single runs in its columns: without intervals and ratios."""
     if folder.summary is not None and folder.summary.height:
         return folder.summary
-    single = [(folder.kpis, folder.identity.get("name", ""), "")]
-    single += [(run.kpis, run.controller, run.scenario) for run in folder.runs]
+    single = [(run.kpis, run.controller, run.scenario) for run in folder.runs]
+    if not any(kpis is not None and folder.kpis is not None and kpis.equals(folder.kpis) for kpis, _, _ in single):
+        single = [(folder.kpis, folder.identity.get("name", ""), ""), *single]
     frames = [
         kpis.select(pl.lit(controller).alias("controller"), pl.lit(scenario).alias("scenario"), pl.all())
         for kpis, controller, scenario in single
@@ -30,8 +34,11 @@ def scored(folder: RunFolder) -> pl.DataFrame | None:
 
 
 def table(summary: pl.DataFrame, styles: Styles) -> Table:
-    """One row per scenario and controller; a cell holds value, interval, and ratio to the baseline."""
-    kpis = summary.select("kpi", "entity", "unit", "better").unique(maintain_order=True).to_dicts()
+    """One row per scenario and controller; a cell holds value, interval, and ratio to the baseline.
+
+    The headlines come first. A KPI that is zero or unscored everywhere has no column; the table's sentence names it.
+    """
+    kpis, sentence = _told(summary)
     several = summary["entity"].n_unique() > 2
     found = {(r["scenario"], r["controller"], r["kpi"], r["entity"]): r for r in summary.iter_rows(named=True)}
     scale = {(k["kpi"], k["entity"]): _log_scale(summary.filter(kpi=k["kpi"], entity=k["entity"])) for k in kpis}
@@ -45,7 +52,39 @@ def table(summary: pl.DataFrame, styles: Styles) -> Table:
         ]
         rows.append(Row((*head, *cells), scenario=scenario))
     columns = [Column(k["kpi"], _unit(k, several=several), number=True) for k in kpis]
-    return Table((Column("scenario"), Column("controller"), *columns), tuple(rows))
+    return Table((Column("scenario"), Column("controller"), *columns), tuple(rows), sentence)
+
+
+def tables(summary: pl.DataFrame, styles: Styles) -> list[Table]:
+    """`table` in two where it is too wide to be read: nine KPIs, and the others."""
+    whole = table(summary, styles)
+    parts = [slice(2, 2 + _WIDE), slice(2 + _WIDE, None)] if len(whole.columns) > 2 + _WIDE else [slice(2, None)]
+    return [
+        replace(
+            whole,
+            columns=(*whole.columns[:2], *whole.columns[part]),
+            rows=tuple(replace(row, cells=(*row.cells[:2], *row.cells[part])) for row in whole.rows),
+        )
+        for part in parts
+    ]
+
+
+def _told(summary: pl.DataFrame) -> tuple[list[Facts], str]:
+    """The KPIs that tell something, in the order of reading, and a sentence about the others."""
+    value = pl.col("value").fill_nan(None)
+    found = summary.group_by("kpi", "entity", "unit", "better", maintain_order=True).agg(
+        scored=value.is_not_null().any(), told=(value != 0).any()
+    )
+    rank = {kpi: place for place, kpi in enumerate((*HEADLINES, *_NEXT))}
+    kpis = sorted(found.filter("told").to_dicts(), key=lambda k: rank.get(k["kpi"], len(rank)))
+    several = summary["entity"].n_unique() > 2
+    left = {}
+    for word, rows in (
+        ("Zero", found.filter(~pl.col("told") & pl.col("scored"))),
+        ("Unscored", found.filter(~pl.col("scored"))),
+    ):
+        left[word] = [f"{k['kpi']} · {k['entity']}" if several else k["kpi"] for k in rows.iter_rows(named=True)]
+    return kpis, " ".join(f"{word} everywhere: {', '.join(names)}." for word, names in left.items() if names)
 
 
 def _unit(kpi: Facts, *, several: bool) -> str:

@@ -12,7 +12,8 @@ from typing import Any
 
 import polars as pl
 
-from reports.folder import Facts, RunFolder, ShownRun
+from reports import incidents
+from reports.folder import Facts, RunFolder, ShownRun, step_s
 
 MAX_POINTS = 2_000  # per series, whatever the budget
 _CELLS = 90_000  # numbers of all series together: about 0.5 MB of text
@@ -29,10 +30,11 @@ class Series:
     """What the time panels draw; see the module's docstring for bins.
 
     `lines`: series, scenario, controller, service, leads (the run whose demand stands for the scenario).
-    `steps`: series, bin, demand (requests/s), ready, wanted (replicas), utilisation, late (percent), each but
-    `wanted` also as *_min and *_max, and nodes (ready nodes).
+    `steps`: series, bin, demand (requests/s), ready, wanted (replicas), utilisation, late (percent that were late,
+    dropped or failed), each but `wanted` also as *_min and *_max, and nodes (ready nodes).
     `forecast`: scenario, service, bin, part (rises where forecasts are missing), q10, q50, q90 (requests/s).
-    `failures`: scenario, start_s, end_s, nodes: when nodes were under repair in any shown run.
+    `failures`: scenario, start_s, end_s: when anything was wrong in any shown run; `incidents`: what, by
+    `reports.incidents.marks`.
     """
 
     bin_s: float
@@ -41,6 +43,7 @@ class Series:
     forecast: pl.DataFrame
     forecaster: str
     failures: pl.DataFrame
+    incidents: pl.DataFrame
     slo_late_percent: dict[str, float]
 
 
@@ -54,7 +57,8 @@ def build(folder: RunFolder, *, most: int = MAX_POINTS) -> Series | None:
     bin_s = bin_width(end_s, lines.height, min(step_s(_steps(run)) for run in runs), most)
     steps = pl.concat([_binned(run, line, bin_s) for run in runs for line in _of(lines, run)])
     forecaster, forecast = _forecast(folder, lines, steps, bin_s)
-    return Series(bin_s, lines, steps, forecast, forecaster, _failures(runs, bin_s), _slo(folder.identity))
+    wrong = incidents.spans(runs, bin_s), incidents.marks(runs, bin_s)
+    return Series(bin_s, lines, steps, forecast, forecaster, *wrong, _slo(folder.identity))
 
 
 def bin_width(end_s: float, lines: int, step: float, most: int = MAX_POINTS) -> float:
@@ -62,12 +66,6 @@ def bin_width(end_s: float, lines: int, step: float, most: int = MAX_POINTS) -> 
     points = min(most, max(_CELLS // (_COLUMNS * max(lines, 1)), 50))
     least = max(end_s / points, step)
     return next((float(b) for b in _BINS_S if b >= least), math.ceil(least / 86_400.0) * 86_400.0)
-
-
-def step_s(steps: pl.DataFrame) -> float:
-    """The recording step of a step table: the shortest time between two rows (60 s when there is only one)."""
-    between = steps["time_s"].unique().sort().diff().drop_nulls()
-    return float(between.min()) if len(between) else 60.0  # pyright: ignore[reportArgumentType]
 
 
 def _steps(run: ShownRun) -> pl.DataFrame:
@@ -98,19 +96,20 @@ def _bin(column: str, bin_s: float) -> pl.Expr:
 
 def _binned(run: ShownRun, line: dict[str, Any], bin_s: float) -> pl.DataFrame:
     frame = _steps(run).filter(service=line["service"])
-    lost, arrived = pl.col("late_requests") + pl.col("dropped_requests"), "arrived_requests"
+    bad = pl.sum_horizontal("late_requests", "dropped_requests", "failed_requests")  # an error not counted is none
+    arrived = "arrived_requests"
     each = frame.with_columns(
         _bin("time_s", bin_s),
         demand=pl.col(arrived) / step_s(frame),
         ready=pl.col("ready_replicas"),
         utilisation=_percent(pl.col("busy_replica_s"), pl.col("ready_replica_s")),
-        late=_percent(lost, pl.col(arrived)),
+        late=_percent(bad, pl.col(arrived)),
     )
     binned = each.group_by("bin").agg(
         pl.col("demand", "ready").mean(),
         pl.col("wanted_replicas").mean().alias("wanted"),
         _percent(pl.col("busy_replica_s").sum(), pl.col("ready_replica_s").sum()).alias("utilisation"),
-        _percent(lost.sum(), pl.col(arrived).sum()).alias("late"),
+        _percent(bad.sum(), pl.col(arrived).sum()).alias("late"),
         *(pl.col(m).min().alias(f"{m}_min") for m in MEASURES),
         *(pl.col(m).max().alias(f"{m}_max") for m in MEASURES),
     )
@@ -130,28 +129,6 @@ def _nodes(run: ShownRun, bin_s: float) -> pl.DataFrame:
         return pl.DataFrame(schema={"bin": pl.Int64, "nodes": pl.Float64})
     total = run.pool_steps.group_by("time_s").agg(pl.col("ready_nodes").sum())
     return total.group_by(_bin("time_s", bin_s)).agg(pl.col("ready_nodes").mean().alias("nodes"))
-
-
-def _failures(runs: list[ShownRun], bin_s: float) -> pl.DataFrame:
-    rows = []
-    for scenario in dict.fromkeys(run.scenario for run in runs):
-        pools = [run.pool_steps for run in runs if run.scenario == scenario and run.pool_steps is not None]
-        if pools:
-            step = step_s(pools[0])
-            down = pl.concat([p.group_by("time_s").agg(pl.col("failed_nodes").sum()) for p in pools])
-            worst = down.group_by("time_s").agg(pl.col("failed_nodes").max()).filter(pl.col("failed_nodes") > 0)
-            rows += [(scenario, *span) for span in _spans(worst.sort("time_s"), step, bin_s)]
-    return pl.DataFrame(rows, schema=["scenario", "start_s", "end_s", "nodes"], orient="row", infer_schema_length=None)
-
-
-def _spans(worst: pl.DataFrame, step: float, gap_s: float) -> list[tuple[float, float, int]]:
-    spans: list[tuple[float, float, int]] = []
-    for time_s, count in worst.iter_rows():
-        if spans and time_s - step - spans[-1][1] <= gap_s:
-            spans[-1] = (spans[-1][0], time_s, max(spans[-1][2], count))
-        else:
-            spans.append((time_s - step, time_s, count))
-    return spans
 
 
 def _slo(identity: Facts) -> dict[str, float]:

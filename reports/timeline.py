@@ -27,6 +27,8 @@ _MIDNIGHT = "utchours(datum.value) + utcminutes(datum.value) == 0"
 DAY_LABEL = f"{_MIDNIGHT} ? 'day ' + floor((datum.value - {EPOCH_MS}) / 86400000) : utcFormat(datum.value, '%H:%M')"
 CLOCK_TEXT = f"'day ' + floor((datum.t - {EPOCH_MS}) / 86400000) + utcFormat(datum.t, ' %H:%M')"
 _HERE = "datum.scenario == scenario && datum.service == service"
+_KIND_PX = 96  # of a kind's name beside the lane of incidents
+_INCIDENT_TIPS = (("kind", "what"), ("clock", "from"), ("lasted", "lasted"), ("count", "how many"), ("where", "where"))
 _SHOWN = "indexof(shown, datum.controller) >= 0"
 
 
@@ -42,8 +44,9 @@ class View:
 def timeline(series: Series, styles: Styles, view: View, *, width: int = 860) -> alt.VConcatChart:
     """Every panel, with hover, zoom strip and the parameters of the module's docstring."""
     clock = _Clock(series, styles, width, interactive=True)
+    wrong = [clock.incidents()] if series.incidents.height else []
     nodes = [clock.nodes(labels=True)] if series.steps["nodes"].count() else []
-    panels = [clock.demand(), clock.replicas(), clock.utilisation(), clock.late(labels=not nodes), *nodes]
+    panels = [*wrong, clock.demand(), clock.replicas(), clock.utilisation(), clock.late(labels=not nodes), *nodes]
     return _stack([*panels, clock.overview()], series, view)
 
 
@@ -56,7 +59,7 @@ def still(series: Series, styles: Styles, view: View, *, width: int = 760) -> al
 
 
 def datasets(series: Series) -> dict[str, str]:
-    """The panels' datasets as JSON rows: steps, lines, forecast, failures, slo."""
+    """The panels' datasets as JSON rows: steps, lines, forecast, failures, incidents, slo."""
     lines = series.lines.select("series", "scenario", "controller", "service", pl.col("leads").cast(pl.Int8))
     slo = pl.DataFrame(
         [*series.slo_late_percent.items()], schema={"service": pl.String, "slo": pl.Float64}, orient="row"
@@ -66,6 +69,7 @@ def datasets(series: Series) -> dict[str, str]:
         "steps": rows(_thrifty(series.steps)),
         "forecast": rows(series.forecast.with_columns(pl.selectors.float().round_sig_figs(4))),
         "failures": rows(series.failures),
+        "incidents": rows(series.incidents),
         "slo": rows(slo.with_columns(pl.col("slo").round_sig_figs(4))),
     }
 
@@ -131,17 +135,32 @@ class _Clock:
         return self._lines("utilisation", "%", "Utilisation of the ready replicas", 90, domain=(0.0, 100.0))
 
     def late(self, *, labels: bool) -> alt.LayerChart:
-        """The share of late or dropped requests, against what the SLO allows."""
+        """The share of late, dropped or failed requests, against what the SLO allows."""
         import altair as alt
 
         rule = alt.Chart(named("slo")).transform_filter("datum.service == service")
         allowed = rule.mark_rule(color=_BAD, strokeDash=[5, 3]).encode(_y("slo", "% of requests"))
-        title = "Late or dropped requests (dashed: what the SLO allows)"
+        title = "Late, dropped or failed requests (dashed: what the SLO allows)"
         return self._lines("late", "% of requests", title, 90, labels=labels, more=[allowed])
 
     def nodes(self, *, labels: bool) -> alt.LayerChart:
         """Ready nodes over all pools."""
         return self._lines("nodes", "nodes", "Ready nodes (all pools)", 80, labels=labels)
+
+    def incidents(self) -> alt.LayerChart:
+        """What went wrong: one row per kind, a line where it was over at once."""
+        import altair as alt
+
+        chart = self._wrong("incidents").transform_calculate(clock=CLOCK_TEXT)
+        axis = alt.Axis(title=None, labelLimit=_KIND_PX, grid=False, labelExpr="replace(datum.label, /_/g, ' ')")
+        kind = alt.Y("kind:N", axis=axis)
+        tips = [alt.Tooltip(f"{field}:N", title=title) for field, title in _INCIDENT_TIPS]
+        bars = chart.mark_rect(color=_BAD, opacity=0.6, stroke=_BAD, strokeWidth=1, clip=True)
+        encoded = bars.encode(self._x("t"), alt.X2("t2:T"), kind, tooltip=tips)
+        # the steps beneath give the lane the clock of the other panels
+        beneath = self._hover("incidents", self._steps().transform_filter("datum.leads == 1"), [])
+        lane = alt.LayerChart(layer=[*beneath, encoded])
+        return lane.properties(name="incidents", title="What went wrong", width=self.width, height=alt.Step(14))
 
     def overview(self) -> alt.Chart:
         """The whole time in a strip: dragging over it zooms the panels above."""
@@ -225,14 +244,20 @@ class _Clock:
     def _panel(self, name: str, title: str, height: int, layers: list[Any], *, labels: bool = False) -> alt.LayerChart:
         import altair as alt
 
-        down = alt.Chart(named("failures"))
-        down = down.transform_filter("datum.scenario == scenario").transform_calculate(
-            t=f"{EPOCH_MS} + datum.start_s * 1000", t2=f"{EPOCH_MS} + datum.end_s * 1000"
+        shaded = (
+            self._wrong("failures")
+            .mark_rect(color=_BAD, opacity=0.14, clip=True)
+            .encode(self._x("t", labels=labels), alt.X2("t2:T"))
         )
-        shaded = down.mark_rect(color=_BAD, opacity=0.14, clip=True).encode(self._x("t", labels=labels), alt.X2("t2:T"))
         return alt.LayerChart(layer=[shaded, *layers]).properties(
             name=name, title=title, width=self.width, height=height
         )
+
+    def _wrong(self, dataset: str) -> alt.Chart:
+        import altair as alt
+
+        here = alt.Chart(named(dataset)).transform_filter("datum.scenario == scenario")
+        return here.transform_calculate(t=f"{EPOCH_MS} + datum.start_s * 1000", t2=f"{EPOCH_MS} + datum.end_s * 1000")
 
     def _readout(self, steps: alt.Chart, measure: str, *, labels: bool) -> list[alt.Chart]:
         import altair as alt

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 import polars as pl
 
 from scenarios.base import Scenery
@@ -26,7 +27,11 @@ class AsRecorded:
 
 @dataclass(frozen=True, slots=True)
 class DemandSurge:
-    """Each `every_days` days from `first_s` on, demand rises by `factor` within `ramp_s`, holds, and falls again."""
+    """Each `every_days` days from `first_s` on, demand rises by `factor` within `ramp_s`, holds, and falls again.
+
+    Requests that were recorded one by one come again as often, evenly spread until the next one; a recording of calls
+    between services keeps its requests as they are.
+    """
 
     factor: float
     first_s: float
@@ -47,7 +52,30 @@ class DemandSurge:
         )
         lift = pl.when(pl.col("time_s") >= self.first_s).then(1.0 + (self.factor - 1.0) * height).otherwise(1.0)
         demand = trace.demand.with_columns((pl.col("value") * lift).alias("value"))
-        return trace.replacing(f"scenario: {self}", demand=demand), cluster, ()
+        requests = trace.requests if trace.requests["parent"].count() else _repeated(trace.requests, lift)
+        return trace.replacing(f"scenario: {self}", demand=demand, requests=requests), cluster, ()
+
+
+def _repeated(requests: pl.DataFrame, lift: pl.Expr) -> pl.DataFrame:
+    """Each service's requests, as many of them as the `lift` of their moments adds up to; none of it is drawn."""
+    reached = lift.cum_sum().over("service").floor().cast(pl.Int64)
+    times = reached - reached.shift(1, fill_value=0).over("service")
+    gap_s = pl.col("time_s").shift(-1).over("service") - pl.col("time_s")
+    copy = pl.int_ranges(pl.col("_times"))
+    return (
+        requests.sort("service", "time_s", maintain_order=True)
+        .with_columns(_times=times, _gap_s=gap_s.fill_null(0.0))
+        .filter(pl.col("_times") > 0)
+        .with_columns(_copy=copy)
+        .explode("_copy")
+        .with_columns(
+            time_s=pl.col("time_s") + pl.col("_gap_s") * pl.col("_copy") / pl.col("_times"),
+            request=pl.when(pl.col("_copy") > 0)
+            .then(pl.format("{}/{}", "request", "_copy"))
+            .otherwise(pl.col("request")),
+        )
+        .drop("_times", "_gap_s", "_copy")
+    )
 
 
 def merged(
@@ -72,9 +100,12 @@ def merged(
     step = step_s or trace.info.step_s
     if step <= 0 or step % trace.info.step_s:
         raise ScenarioError(f"{path}: step_s={step:g} must be a multiple of the recorded {trace.info.step_s:g} s")
-    total = trace.demand.group_by("time_s").agg(pl.col("value").sum())
-    coarse = total.group_by((pl.col("time_s") // step * step).alias("time_s")).agg(pl.col("value").mean())
-    demand = coarse.sort("time_s").select(pl.lit(service).alias("service"), "time_s", "value")
+    # added in numpy: the last digit of Polars' sums depends on how many threads it has
+    times, place = np.unique(trace.demand["time_s"].to_numpy(), return_inverse=True)
+    total = np.bincount(place, weights=trace.demand["value"].to_numpy())
+    coarse, place = np.unique(times // step * step, return_inverse=True)
+    mean = np.bincount(place, weights=total) / np.bincount(place)
+    demand = pl.DataFrame({"service": service, "time_s": coarse, "value": mean})
     note = f"the demand of {trace.services.height} services as one, means over steps of {step:g} s"
     info = replace(trace.info, step_s=step, notes=(*trace.info.notes, note))
     return Trace(info, {"services": pl.DataFrame({"service": [service], "demand_unit": units}), "demand": demand})

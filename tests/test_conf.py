@@ -22,6 +22,7 @@ from experiments import benchmark, cell, schema
 from experiments import replay as scheduling
 from experiments.gate.rules import Rules
 from scenarios.job_log import job_log
+from twin.errors import UsageError
 from twin.scheduling import JobRun, Replay
 from twin.trace.trace import TraceInfo
 from twin.types import Cluster, Controller, Limits, Placement, Record
@@ -113,12 +114,13 @@ def check_cluster(option: str, policies: dict[str, Path]) -> None:
     simulated([f"cluster={option}"], policies)
 
 
-NAMED = {"recorded_spot": "scenario.parts.1.path"}
+NAMED = {"recorded_spot": "scenario.parts.1.path", "microservices": "trace.path"}
+NEEDS = {"microservices": ["trace=folder", "controller=hold"]}
 
 
 def recorded_scenario(option: str, folder: Path) -> list[str]:
     """What names a small made recording for a scenario that replays one; nothing for the others."""
-    if not option.startswith(("recorded_", "fitted_")):
+    if not option.startswith(("recorded_", "fitted_", "microservices")):
         return []
     hours = np.arange(30 * 24) * 3600.0
     gone = pl.DataFrame({"node": "n", "time_s": hours[1:41], "event": ["fail", "repair"] * 20})
@@ -133,11 +135,18 @@ def recorded_scenario(option: str, folder: Path) -> list[str]:
             zone=pl.lit("z"), quantity=pl.lit("carbon_g_kwh" if option == "recorded_grid" else "spot_usd_h")
         ),
     }
+    if option == "microservices":
+        names = np.arange(100).astype(str)
+        inner = pl.DataFrame({"service": "b", "time_s": hours[:100] / 360 + 1, "request": "b" + pl.Series(names)})
+        outer = inner.select(pl.lit("a").alias("service"), pl.col("time_s") - 1, request=pl.lit("a") + pl.Series(names))
+        spans = [outer.with_columns(parent=pl.lit(None, pl.String), duration_s=3.0)]
+        spans += [inner.with_columns(parent=outer["request"], duration_s=1.0)]
+        frames = {"requests": pl.concat(spans), "services": pl.DataFrame({"service": ["a", "b"], "demand_unit": "rps"})}
     info = TraceInfo("made", "made by a test", "none", "0" * 64, step_s=3600.0)
     place = folder / f"{option}-recording"
     shutil.rmtree(place, ignore_errors=True)
     twin.Trace(info, frames).write(place)
-    return [f"{NAMED.get(option, 'scenario.path')}={place}"]
+    return [*NEEDS.get(option, []), f"{NAMED.get(option, 'scenario.path')}={place}"]
 
 
 def check_scenario(option: str, policies: dict[str, Path]) -> None:
@@ -197,6 +206,12 @@ def check_record(option: str, policies: dict[str, Path]) -> None:
 def check_split(option: str, policies: dict[str, Path]) -> None:
     split = cell.build(compose("benchmark", [f"split={option}"]).split)
     whole = twin.read("google2019")
+    if option == "whole":
+        assert split.held_out(whole).digest() == whole.digest()
+        assert split.held_out_from_s(whole) == split.warmup_s
+        with pytest.raises(UsageError, match="nobody may learn"):
+            split.train(whole)
+        return
     parts = [split.train(whole), split.validation(whole), split.held_out(whole)]
     assert parts[0].duration_s + split.validation_days * 86_400 == split.held_out_from_s(whole)
     assert parts[2].info.start_s + split.warmup_s == split.held_out_from_s(whole)
@@ -412,6 +427,17 @@ def check_outages(option: str, policies: dict[str, Path]) -> None:
         assert "small-2" not in away["node"].to_list()
 
 
+def demand_of(service: str, policies: dict[str, Path]) -> Path:
+    """A folder of recorded demand under another name, for overlays whose recording is to be named."""
+    place = policies["ppo"].parent.parent / f"demand-of-{service}"
+    if not place.exists():
+        week = twin.read("google2019").between(0, 8 * 86_400)
+        named = {"services": week.services, "demand": week.demand}
+        week = week.replacing("renamed", **{k: v.with_columns(service=pl.lit(service)) for k, v in named.items()})
+        week.write(place)
+    return place
+
+
 def check_overlay(group: str) -> Any:
     """An overlay (experiment, debug) must fit at least one verb, and what it asks for must run for ten minutes."""
 
@@ -429,6 +455,8 @@ def check_overlay(group: str) -> Any:
                 cfg = compose(verb, [f"{group}={option}"])
             except HydraException:
                 continue
+            if OmegaConf.is_missing(cfg.trace, "path"):
+                cfg.trace.path = str(demand_of(cell.build(cfg.cluster).service("cell").series, policies))
             if verb == "benchmark":
                 one = benchmark.jobs(cfg, policies["ppo"].parent)[0].cell
             else:

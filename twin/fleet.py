@@ -46,11 +46,14 @@ class Fleet:
     wanted: NDArray[np.int64]  # [services]
     nodes_wanted: NDArray[np.int64]  # [pools]
     price_usd_h: NDArray[np.float64]  # [pools], of one more node, now
+    pod_asked: NDArray[np.float64] | None = (
+        None  # [pods, resources], when it was placed; None = as its service does now
+    )
 
     @cached_property
     def pod_request(self) -> NDArray[np.float64]:
-        """What each pod asks for [pods, resources]."""
-        return self.request[self.pod_service]
+        """What each pod asks for [pods, resources]: one that was placed before a resize still asks for what it got."""
+        return self.request[self.pod_service] if self.pod_asked is None else self.pod_asked
 
     @cached_property
     def node_asked(self) -> NDArray[np.float64]:

@@ -2,10 +2,11 @@
 
 Rules, in order, each named in the decision's `limited_by`:
 
-- *unknown*: a service whose metrics are missing is never shrunk (unknown is not zero);
+- *unknown*: what is judged by a metric that is missing is never shrunk (unknown is not zero): replicas by demand, what
+  they ask for by their use of it, nodes by how many are ready;
 - *rate*: within a window a value grows or shrinks by at most `percent` or `count`, whichever allows more,
   counted from the lowest (or highest) value in the window, so that a faster loop gets no larger steps;
-- *range*: at least `min_value`, at most `max_value`.
+- *range*: at least `min_value` and at most `max_value` replicas, `min_nodes` and `max_nodes` nodes.
 
 What a replica asks for (`cpu_millicores`, `memory_mib`) knows no range; its rate is `resize`, in both directions. A
 single node or replica (`drain`, `evict`) is left alone when the `disruptions` of the window are used up, all targets
@@ -22,6 +23,13 @@ from twin.types import Action, Limited, Limits, Observation, RateLimit
 
 SIZES = ("replicas", "nodes")
 DISRUPTIONS = ("drain", "evict")
+# the metric without which a value is not made smaller
+_JUDGED_BY = {
+    "replicas": "demand_rps",
+    "nodes": "ready_nodes",
+    "cpu_millicores": "cpu_use_cores",
+    "memory_mib": "memory_use_gib",
+}
 History = Sequence[tuple[float, int]]
 
 
@@ -48,10 +56,18 @@ def limit(action: Action, current: int, observation: Observation, limits: Limits
             window = grow if value > high else shrink
             value = min(max(value, low), high)
             reasons.append(f"rate: at most {window.percent:g} % or {window.count} per {window.window_s:g} s")
-    if action.kind in SIZES and not limits.min_value <= value <= limits.max_value:
-        value = min(max(value, limits.min_value), limits.max_value)
-        reasons.append(f"range: {limits.min_value} to {limits.max_value}")
+    least, most = ranges(action, limits)
+    if not least <= value <= most:
+        value = int(min(max(value, least), most))
+        reasons.append(f"range: {least:g} to {most:g}")
     return Limited(replace(action, value=value) if reasons else action, "; ".join(reasons))
+
+
+def ranges(action: Action, limits: Limits) -> tuple[int, float]:
+    """The least and the most that what the action sets may be."""
+    if action.kind == "replicas":
+        return limits.min_value, limits.max_value
+    return (limits.min_nodes, limits.max_nodes) if action.kind == "nodes" else (1, math.inf)
 
 
 def rates(action: Action, limits: Limits) -> tuple[RateLimit, RateLimit]:
@@ -68,8 +84,7 @@ def _spare(action: Action, time_s: float, budget: RateLimit, history: History) -
 
 
 def _unknown(action: Action, observation: Observation) -> bool:
-    column = f"{action.target}.ready_nodes" if action.kind == "nodes" else f"{action.target}.demand_rps"
-    return math.isnan(observation[column])
+    return math.isnan(observation[f"{action.target}.{_JUDGED_BY[action.kind]}"])
 
 
 def _rate_bounds(

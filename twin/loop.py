@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import polars as pl
 
+from twin.errors import UsageError
 from twin.limits import DISRUPTIONS, limit
 from twin.trace import tables
 from twin.types import Action, Controller, Decision, Limited, Limits, Observation, Outcome, Plant
@@ -45,7 +46,9 @@ class ControlLoop:
         record: Recorder | None,
         watch: Watcher | None = None,
     ) -> None:
-        """Take charge of `plant`; the controller forgets its past."""
+        """Take charge of `plant`; the controller forgets its past. Raises UsageError if time would never pass."""
+        if not controller.interval_s > 0:
+            raise UsageError(f"controller {controller.name!r}: interval_s={controller.interval_s} must be above 0")
         self.plant = plant
         self.controller = controller
         self.limits = limits

@@ -65,6 +65,7 @@ def _service_kpis(service: Service, steps: pl.DataFrame, made: pl.DataFrame, sin
     beyond = bad > (1.0 - service.slo_target) * steps["arrived_requests"]
     length_s = steps["time_s"].diff().fill_null(float(steps["time_s"][0]) - since_s if steps.height else 0.0)
     violated = float((beyond * length_s).sum()) / 60.0 if steps.height else None
+    scaled = made.filter(kind="replicas")
     name = service.name
     return [
         ("late_ratio", name, _share_of_requests(_ratio(float(bad.sum()), arrived)), "ratio", "lower"),
@@ -83,7 +84,7 @@ def _service_kpis(service: Service, steps: pl.DataFrame, made: pl.DataFrame, sin
         ("replica_h", name, _scaled(_sum(steps, "ready_replica_s"), 1 / 3600), "h", "lower"),
         ("dropped_requests", name, _sum(steps, "dropped_requests"), "request", "lower"),
         ("failed_requests", name, _sum(steps, "failed_requests"), "request", "lower"),
-        ("scale_events", name, float((made["applied"] != made["current"]).sum()), "count", "lower"),
+        ("scale_events", name, float((scaled["applied"] != scaled["current"]).sum()), "count", "lower"),
         ("limited_ratio", name, _share(made["limited_by"] != ""), "ratio", "lower"),
         ("handover_ratio", name, _share(made["reason"].str.contains(HANDOVER, literal=True)), "ratio", "lower"),
     ]
@@ -116,7 +117,7 @@ def _share(flags: pl.Series) -> float:
 
 
 def _weighted_percentile(steps: pl.DataFrame, column: str, level: float = 0.95) -> float | None:
-    ordered = steps.drop_nulls(column).sort(column)
+    ordered = steps.filter(pl.col(column) > 0.0).sort(column)  # 0: nothing was answered in the step
     weights = np.cumsum(ordered["arrived_requests"].to_numpy())
     if not len(weights) or weights[-1] <= 0:
         return None

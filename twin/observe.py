@@ -33,7 +33,7 @@ SERVICE_METRICS = (
     "latency_p99_s",
     "failed_ratio",  # share of the arrivals since the last observation that got an error
     "cpu_use_cores",  # mean of a ready replica since the last observation
-    "memory_use_gib",  # the most that a replica used since the last observation
+    "memory_use_gib",  # of the replica that used most when it was last looked at, once a minute
     "oom_kills",  # since the last observation
     "cpu_millicores",  # what each replica asks for
     "memory_mib",

@@ -340,7 +340,7 @@ class Event:
     disk_full         `count` nodes of a pool evict what they hold and take nothing
     interruption      `count` spot nodes of a pool are taken back after the pool's notice
     shortage          a pool gets no node beyond `magnitude` nodes
-    memory_leak       each replica of a service uses `magnitude` GiB more with each hour of its life
+    memory_leak       each replica of a service uses `magnitude` GiB more with each hour that it runs meanwhile
     degradation       a service's speed falls steadily to `magnitude` of what it was, then is whole again
     bad_deploy        a share `magnitude` of a service's answers are errors, until it is rolled back
     telemetry_loss    a service's metrics are missing;  telemetry_delay: they are `magnitude` seconds old
@@ -412,7 +412,8 @@ class Action:
     """A wish: let service or pool `target` have `value` replicas or nodes.
 
     Of the other kinds, "drain" empties and gives back the node `target`, "evict" starts the replica `target` anew
-    elsewhere (`value` is 1 for both), "cpu_millicores" and "memory_mib" set what each replica of a service asks for.
+    wherever there is room (`value` is 1 for both), "cpu_millicores" and "memory_mib" set what each replica of a
+    service asks for.
 
     `confidence` is the deciding policy's own probability (0-1) that the action is right; what that
     means is documented by each policy. `reason` is one sentence for the person on call.
@@ -480,9 +481,10 @@ class RateLimit:
 class Limits:
     """What no controller may exceed, in the twin and live alike (see `twin.limits`).
 
-    Bounds are per target; a target without bounds uses the plant's own. A missing metric blocks
-    shrinking: unknown is never zero. Drains and evictions together are at most `disruptions.count` in each
-    `disruptions.window_s`; what a replica asks for moves by at most `resize.percent` in each `resize.window_s`.
+    `min_value` and `max_value` bound the replicas of each service, `min_nodes` and `max_nodes` the nodes of each pool;
+    the plant has bounds of its own beside them. A missing metric blocks shrinking: unknown is never zero. Drains and
+    evictions together are at most `disruptions.count` in each `disruptions.window_s`, those that the plant refused
+    included; what a replica asks for moves by at most `resize.percent` in each `resize.window_s`.
     """
 
     min_value: int = 1
@@ -492,6 +494,8 @@ class Limits:
     hold_on_unknown: bool = True
     disruptions: RateLimit = RateLimit(60.0, 0.0, 10)
     resize: RateLimit = RateLimit(60.0, 100.0, 100)
+    min_nodes: int = 0
+    max_nodes: int = 1000
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ const specs = json("charts");
 const views = new Map();
 const state = {};
 const AXIS_PX = 72;
+const KIND_PX = 40; // more, beside panels that name kinds of incidents
 
 document.documentElement.classList.add("js");
 
@@ -75,7 +76,8 @@ function rows(columns) {
 async function draw(name) {
   const place = document.getElementById(`chart-${name}`);
   const spec = structuredClone(specs[name]);
-  const width = Math.max(place.clientWidth - AXIS_PX, 240);
+  const named = (spec.vconcat ?? []).some((panel) => panel.name === "incidents");
+  const width = Math.max(place.clientWidth - AXIS_PX - (named ? KIND_PX : 0), 240);
   (spec.vconcat ?? [spec]).forEach((panel) => { panel.width = width; });
   spec.datasets = Object.fromEntries(spec.usermeta.datasets.map((set) => [set, rows(data[set])]));
   (spec.params ?? []).forEach((param) => { if (param.name in state) param.value = state[param.name]; });

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from agents.rules.hpa import Hpa
+from agents.rules.replicas.hpa import Hpa
 from tests.bench.conftest import DAY_S, Figure, each_us
 from twin import Trace, simulate
 from twin.engine.plant import TwinPlant

@@ -90,7 +90,14 @@ def test_the_matrix_writes_ratios_and_colours_them(run):
 def test_names_that_look_like_code_are_only_names(run, drawn):
     odd = drawn.series.lines.with_columns(controller=pl.lit("""it's "x.y"[0]\\"""))
     series = type(drawn.series)(
-        drawn.series.bin_s, odd, drawn.series.steps, drawn.series.forecast, "", drawn.series.failures, {}
+        drawn.series.bin_s,
+        odd,
+        drawn.series.steps,
+        drawn.series.forecast,
+        "",
+        drawn.series.failures,
+        drawn.series.incidents,
+        {},
     )
     name = odd["controller"][0]
     chart = timeline.timeline(series, {name: ("#000000", [1, 0])}, View("surge", "web", (name,)))

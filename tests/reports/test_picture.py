@@ -26,7 +26,7 @@ def test_an_svg_holds_the_matrix_and_the_panels(small_folder, tmp_path):
         "late_ratio · web: ratio to hpa",
         "cost_usd · cluster",
         "Scenario recorded",
-        "Late or dropped requests",
+        "Late, dropped or failed requests",
     ):
         assert said in words
 

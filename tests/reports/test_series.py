@@ -64,6 +64,14 @@ def test_a_ratio_is_the_ratio_of_sums(run, binned):
     assert seen["late"][0] == pytest.approx(100.0 * late / first["arrived_requests"].sum())
 
 
+def test_a_request_that_failed_counts_as_much_as_a_late_one(run):
+    first = run.runs[0]
+    frame = first.service_steps.with_columns(failed_requests=0.25 * pl.col("arrived_requests"), late_requests=0.0)
+    built = series.build(replace(run, runs=(replace(first, service_steps=frame.with_columns(dropped_requests=0.0)),)))
+    assert built is not None
+    assert built.steps["late"].drop_nulls().to_list() == pytest.approx([25.0] * built.steps["late"].count())
+
+
 def test_what_was_not_recorded_is_null_and_not_zero(binned):
     lost = line(binned, "recorded--ppo").filter(pl.col("bin").is_between(4.5 * 48, 4.625 * 48 - 1))
     assert lost.height == 6
@@ -76,7 +84,8 @@ def test_failed_nodes_become_spans_of_their_scenario(binned):
     assert binned.failures.height == 2
     assert binned.failures["start_s"][0] == pytest.approx(2.2 * 86_400, abs=60)
     assert binned.failures["end_s"][0] == pytest.approx(2.32 * 86_400, abs=60)
-    assert binned.failures["nodes"].to_list() == [3, 3]
+    assert binned.incidents["kind"].to_list() == ["nodes down", "nodes down"]
+    assert binned.incidents["count"].to_list() == [3, 3]
 
 
 def test_the_best_forecaster_is_drawn_in_requests_per_second(binned):

@@ -72,8 +72,8 @@ def test_a_kpi_cell_holds_value_interval_and_ratio(run, styles):
     table = kpis.table(run.summary, styles)
     row = next(r for r in table.rows if r.cells[0].text == "surge" and r.cells[1].text == "ppo")
     known = run.summary.filter(scenario="surge", controller="ppo", kpi="cost_usd").to_dicts()[0]
-    cell = row.cells[2]
-    assert table.columns[2].title == known["kpi"] == "cost_usd"
+    cell = row.cells[3]
+    assert table.columns[3].title == known["kpi"] == "cost_usd"
     assert cell.text == wording.number(known["value"])
     assert cell.note == wording.interval(known["low"], known["high"])
     assert cell.extra == wording.ratio(known["ratio"])
@@ -93,9 +93,46 @@ def test_colour_needs_an_interval_that_excludes_one(run, styles):
 
 
 def test_unscored_is_said_and_not_zero(run, styles):
-    gone = run.summary.filter(kpi="cost_usd").with_columns(value=pl.lit(None, pl.Float64))
-    cell = kpis.table(gone, styles).rows[0].cells[2]
+    held = pl.when(pl.col("controller") != "hold").then("value")
+    cell = kpis.table(run.summary.filter(kpi="cost_usd").with_columns(value=held), styles).rows[0].cells[2]
     assert (cell.text, cell.note, cell.sort) == ("–", "unscored", None)
+
+
+def test_a_kpi_that_is_zero_or_unscored_everywhere_is_named_but_has_no_column(run, styles):
+    odd = pl.when(kpi="dropped_requests").then(0.0).when(kpi="node_h").then(None).otherwise("value")
+    table = kpis.table(run.summary.with_columns(value=odd), styles)
+    titles = [column.title for column in table.columns[2:]]
+    assert titles == [t for t in _titles(run, styles) if t not in ("dropped_requests", "node_h")]
+    assert table.sentence == "Zero everywhere: dropped_requests. Unscored everywhere: node_h."
+    assert all(len(row.cells) == len(table.columns) for row in table.rows)
+    once = pl.when(kpi="node_h", controller="ppo").then(1.0).otherwise(odd)
+    assert "node_h" in [c.title for c in kpis.table(run.summary.with_columns(value=once), styles).columns]
+
+
+def _titles(run, styles):
+    return [column.title for column in kpis.table(run.summary, styles).columns[2:]]
+
+
+def test_the_headlines_come_first_and_a_wide_table_is_cut_in_two(run, styles):
+    whole, parts = _titles(run, styles), kpis.tables(run.summary, styles)
+    assert tuple(whole[:4]) == kpis.HEADLINES
+    assert [column.title for part in parts for column in part.columns[2:]] == whole
+    assert [len(part.columns) for part in parts] == [2 + 9, 2 + 1]
+    for part in parts:
+        assert [row.cells[:2] for row in part.rows] == [row.cells[:2] for row in parts[0].rows]
+        assert all(len(row.cells) == len(part.columns) for row in part.rows)
+    assert len(kpis.tables(run.summary.filter(pl.col("kpi").is_in(kpis.HEADLINES)), styles)) == 1
+
+
+def test_the_kpis_of_a_single_run_stand_once(run):
+    single = pl.DataFrame(
+        {"kpi": ["cost_usd"], "entity": ["cluster"], "value": [3.0], "unit": ["USD"], "better": ["lower"]}
+    )
+    alone = replace(run, summary=None, kpis=single, runs=(replace(run.runs[0], kpis=single),))
+    for there, controllers in ((alone, ["forecast_led"]), (replace(alone, runs=()), ["flash_crowd"])):
+        found = kpis.scored(there)
+        assert found is not None
+        assert found["controller"].to_list() == controllers
 
 
 def test_without_a_summary_single_runs_are_shown_without_ratios(run, styles):

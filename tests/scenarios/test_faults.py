@@ -16,7 +16,7 @@ from scenarios import faults
 from scenarios.compose import Compose
 from scenarios.faults import Faults, NodeFailures, TelemetryLoss
 from tests.twin.conftest import make_cluster, make_trace
-from twin.errors import ScenarioError
+from twin.errors import ScenarioError, WorkbenchError
 from twin.types import Cluster, Delay, Event, EventKind, Pool, Service
 
 FLAT = make_trace(lambda t: 0.0 * t + 0.2, days=3.0)
@@ -109,6 +109,10 @@ def test_every_option_without_a_recording_fits_the_web_cluster(option: str) -> N
     week = make_trace(lambda t: 0.0 * t + 0.2, days=7.0)
     scenario = instantiate(config, _convert_="all")
     assert scenario == instantiate(config, _convert_="all")
+    if option == "microservices":
+        with pytest.raises(WorkbenchError, match="spans"):
+            scenario.apply(week, like_web())
+        return
     trace, cluster, events = scenario.apply(week, like_web())
     for event in events:
         faults.check(event, cluster)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -68,3 +69,20 @@ def test_composition_applies_both_and_orders_the_events() -> None:
 def test_what_does_not_fit_is_refused(scenario: DemandSurge | NodeFailures | TelemetryLoss) -> None:
     with pytest.raises(ScenarioError):
         scenario.apply(FLAT, CLUSTER)
+
+
+def test_a_surge_repeats_recorded_requests() -> None:
+    """60 % more during the surge, evenly between the recorded ones, and nothing elsewhere."""
+    trace = make_trace(lambda t: 0.0 * t + 0.2, days=1.0)
+    times = np.arange(0.0, 86_400.0, 10.0)
+    requests = pl.DataFrame({"service": "web", "time_s": times, "request": [f"r{k}" for k in range(len(times))]})
+    trace = trace.replacing("requests", requests=requests)
+    surge = DemandSurge(factor=1.6, first_s=36_000.0, hold_s=3600.0, ramp_s=0.0)
+    changed, *_ = surge.apply(trace, make_cluster())
+    before, during, after = (
+        changed.requests.filter(pl.col("time_s").is_between(low, high, closed="left")).height
+        for low, high in ((0.0, 36_000.0), (36_000.0, 39_600.0), (39_601.0, 86_400.0))
+    )
+    assert (before, after) == (3600, 4679)
+    assert during == pytest.approx(1.6 * 360, abs=2)
+    assert changed.requests["request"].n_unique() == changed.requests.height

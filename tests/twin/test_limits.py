@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from twin.limits import limit
-from twin.types import Action, Limits, Observation, RateLimit
+from twin.types import Action, ActionKind, Limits, Observation, RateLimit
 
 LIMITS = Limits(min_value=2, max_value=50, grow=RateLimit(60, 100, 4), shrink=RateLimit(300, 50, 2))
 
@@ -76,3 +77,30 @@ def test_what_stays_as_it_is_breaks_no_rate(value: int, current: int, past: list
     allowed = limit(wish(value), current, seen(1000), LIMITS, history)
     if "rate" in allowed.limited_by and "range" not in allowed.limited_by:
         assert min(value, current) <= allowed.action.value <= max(value, current)
+
+
+@pytest.mark.parametrize(("kind", "metric"), [("cpu_millicores", "cpu_use_cores"), ("memory_mib", "memory_use_gib")])
+def test_what_a_replica_asks_for_is_not_shrunk_while_its_use_is_unknown(kind: ActionKind, metric: str) -> None:
+    """Demand is known, the use of that resource is not: it may grow, but not shrink."""
+    columns = ("web.demand_rps", f"web.{metric}")
+    blind = Observation(1000.0, columns, np.array([100.0, np.nan], dtype=np.float32))
+    seeing = Observation(1000.0, columns, np.array([100.0, 1.0], dtype=np.float32))
+    less, more = Action(kind, "web", 900), Action(kind, "web", 1100)
+    history = [(0.0, 1000)]
+    assert limit(less, 1000, blind, LIMITS, history).action.value == 1000
+    assert limit(less, 1000, seeing, LIMITS, history).action.value == 900
+    assert limit(more, 1000, blind, LIMITS, history).action.value == 1100
+
+
+def test_nodes_have_a_range_of_their_own() -> None:
+    """A pool may be emptied where a service may not; and the other way round for the most."""
+    limits = Limits(min_value=4, max_value=8, min_nodes=0, max_nodes=20, shrink=RateLimit(1.0, 100.0, 100))
+    seen = Observation(0.0, ("workers.ready_nodes", "web.demand_rps"), np.array([3.0, 1.0], dtype=np.float32))
+    wishes: list[tuple[Action, int]] = [
+        (Action("nodes", "workers", 0), 3),
+        (Action("replicas", "web", 0), 5),
+        (Action("nodes", "workers", 12), 10),
+        (Action("replicas", "web", 9), 7),
+    ]
+    values = [limit(action, now, seen, limits, [(0.0, now)]).action.value for action, now in wishes]
+    assert values == [0, 4, 12, 8]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from twin.errors import UsageError
 from twin.loop import ControlLoop
 from twin.types import Action, Decision, Limits, Observation, Outcome, RateLimit
 
@@ -119,3 +120,14 @@ def test_a_value_that_did_not_stay_is_told() -> None:
     plant.value = 50
     steps(loop, 2)
     assert [row.confirmed for row in rows] == [False, True, None]
+
+
+@pytest.mark.parametrize("interval_s", [0.0, -1.0, math.nan])
+def test_a_controller_that_would_never_let_time_pass_is_refused(interval_s: float) -> None:
+    class Restless(Wish):
+        @property
+        def interval_s(self) -> float:
+            return interval_s
+
+    with pytest.raises(UsageError, match="controller 'wish': interval_s="):
+        ControlLoop(Shy(math.inf), Restless(4), limits=None, record=None)

@@ -80,3 +80,33 @@ def test_minutes_without_arrivals_violate_nothing() -> None:
 def test_a_short_last_step_counts_with_its_own_length() -> None:
     found = kpis([50.0, 50.0, 50.0], times=[60.0, 120.0, 130.0])
     assert found["slo_violation_min"] == pytest.approx(130 / 60)
+
+
+def test_only_decisions_about_replicas_are_scale_events() -> None:
+    """Of a change of replicas, one of what they ask for, and one that changed nothing, the first counts."""
+    row = {"time_s": 60.0, "policy": "p", "observation": "", "target": "web", "confidence": 1.0, "reason": "",
+           "limited_by": "", "status": "applied", "message": "", "confirmed": True}  # fmt: skip
+    values = [("replicas", 4, 6), ("cpu_millicores", 1000, 2000), ("replicas", 6, 6)]
+    rows = [
+        {**row, "kind": kind, "current": now, "proposed": then, "allowed": then, "applied": then}
+        for kind, now, then in values
+    ]
+    decisions = tables.conform(pl.DataFrame(rows), "decisions", "test")
+    steps, pools = tables.empty("service_steps"), tables.empty("pool_steps")
+    found = metrics.kpis(make_cluster(), steps, pools, decisions)
+    assert found.filter(kpi="scale_events")["value"].to_list() == [1.0]
+
+
+def test_steps_without_an_answer_do_not_make_answers_faster() -> None:
+    """A step of a thousand requests that were all dropped says nothing of response times."""
+    steps = pl.DataFrame(
+        {"time_s": [60.0, 120.0], "service": "web", "arrived_requests": [10.0, 1000.0], "served_requests": [10.0, 0.0],
+         "late_requests": 0.0, "dropped_requests": [0.0, 1000.0], "queue_requests": 0.0,
+         "latency_p95_s": [0.4, 0.0], "busy_replica_s": 1.0, "ready_replica_s": 1.0, "wanted_replicas": 1,
+         "ready_replicas": 0, "starting_replicas": 0, "pending_replicas": 1}
+    )  # fmt: skip
+    whole = tables.conform(steps, "service_steps", "test")
+    found = metrics.kpis(make_cluster(), whole, tables.empty("pool_steps"), tables.empty("decisions"))
+    assert found.filter(kpi="latency_p95_s")["value"].to_list() == [0.4]
+    none = metrics.kpis(make_cluster(), whole[1:], tables.empty("pool_steps"), tables.empty("decisions"))
+    assert none.filter(kpi="latency_p95_s")["value"].to_list() == [None]

@@ -10,9 +10,10 @@ import pytest
 
 import twin
 from tests.twin.conftest import Follow, make_cluster
+from twin.engine.traffic import Serve, fluid, requests
 from twin.errors import SimulationError
 from twin.trace import tables
-from twin.types import Cluster, Event
+from twin.types import Action, Cluster, Event, Observation
 
 
 def test_same_seed_same_bytes(trace: twin.Trace, cluster: Cluster, tmp_path: Path) -> None:
@@ -93,3 +94,39 @@ def test_telemetry_loss_holds_and_recovers(trace: twin.Trace, cluster: Cluster) 
     blind = run.decisions.filter(pl.col("reason") == "unknown", pl.col("time_s") > 0)
     assert blind["time_s"].to_list() == [3600.0 + 60 * i for i in range(1, 15)]
     assert (blind["applied"] == blind["current"]).all()
+
+
+@pytest.mark.parametrize("serving", [fluid, requests])
+@pytest.mark.parametrize("until_s", [7.0, 90.0])
+@pytest.mark.parametrize("part", ["all", "no services", "no pools", "nothing", "no room"])
+def test_small_and_empty_worlds_run_to_their_end(
+    trace: twin.Trace, cluster: Cluster, serving: Serve, until_s: float, part: str
+) -> None:
+    """Less than a step, without services, pools or nodes: tables and KPIs are whole, if short."""
+    none = replace(cluster.pools[0], nodes=0, min_nodes=0, max_nodes=0)
+    fields = {"no services": {"services": ()}, "no pools": {"pools": ()}, "no room": {"pools": (none,)}}
+    fields["nothing"] = {"services": (), "pools": ()}
+    small = replace(cluster, **fields.get(part, {}))
+    run = twin.simulate(trace, small, controller=Idle(), until_s=until_s, serving=serving)
+    steps = 1 if until_s < 60 else 2
+    assert run.service_steps.height == steps * len(small.services)
+    assert run.pool_steps.height == steps * len(small.pools)
+    assert run.kpis().height == 5 + 13 * len(small.services)
+
+
+class Idle(Follow):
+    """Wishes for nothing."""
+
+    def decide(self, observation: Observation) -> list[Action]:
+        return []
+
+
+def test_the_wait_of_a_step_is_what_its_requests_waited(trace: twin.Trace) -> None:
+    """Who is given too few replicas waits; with plenty nobody does, and no step repeats another."""
+    waits = []
+    for replicas in (9, 60):
+        tight = make_cluster(replicas=replicas)
+        run = twin.simulate(trace, tight, controller=Idle(), until_s=7200)
+        waits.append(run.service_steps["wait_s"])
+    assert waits[0].n_unique() > 50
+    assert waits[0].sum() > 100 * waits[1].sum()

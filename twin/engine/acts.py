@@ -75,7 +75,12 @@ class Acts:
             return Outcome("rejected", 0, "this pool sizes itself")
         if self._state.node_state[node] not in (BOOTING, UP, FAILED):
             return Outcome("rejected", 0, "the node is not there, or drains already")
-        self._state.nodes_wanted[pool] = max(self._state.nodes_wanted[pool] - 1, 0)
+        wanted = int(self._state.nodes_wanted[pool])
+        replaced = self._state.node_state[node] == FAILED and self._nodes.staying(pool) >= wanted
+        if not replaced:  # one that was replaced is not among those that are wanted
+            if wanted <= self._cluster.pools[pool].min_nodes:
+                return Outcome("rejected", 0, f"the pool keeps at least {wanted} nodes")
+            self._state.nodes_wanted[pool] = wanted - 1
         self._nodes.drain(node)
         return Outcome("applied", action.value)
 
@@ -85,7 +90,7 @@ class Acts:
         mine = (self._state.replica_service == index) & (self._state.replica_state != GONE)
         slots = (
             np.flatnonzero(mine & (self._state.replica_born == int(born)))
-            if born.isdigit()
+            if born.isdecimal()
             else np.empty(0, dtype=np.intp)
         )
         if not len(slots):
@@ -123,7 +128,11 @@ class Acts:
         service = state.replica_service[pods]
         ready = state.replica_state[pods] == READY
         use = np.full((len(pods), 2), np.nan)
-        use[ready, CPU_CORES] = (state.working[service] * state.replica_request[pods, CPU_CORES])[ready]
+        asked = np.where(
+            (place[state.replica_node[pods]] >= 0)[:, None], state.replica_request[pods], state.request[service]
+        )
+        used = state.working[service] * np.minimum(asked[:, CPU_CORES], state.cores[service])
+        use[ready, CPU_CORES] = used[ready]
         use[ready, MEMORY_GIB] = state.memory_use_gib[service][ready]
         return Fleet(
             time_s=self._env.now,
@@ -147,6 +156,7 @@ class Acts:
             wanted=state.wanted.copy(),
             nodes_wanted=state.nodes_wanted.copy(),
             price_usd_h=state.price_usd_h.copy(),
+            pod_asked=asked,
         )
 
 

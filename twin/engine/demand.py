@@ -21,9 +21,10 @@ def arrival_rates(trace: Trace, cluster: Cluster, until_s: float, seed: int) -> 
     averaging hid. Raises SimulationError when the trace holds no demand for a service or ends too early.
     """
     steps = int(np.ceil(until_s / STEP_S)) + 1
-    return np.stack(
-        [_rates(trace, service, steps, child(seed, f"workload/{service.name}")) for service in cluster.services]
-    )
+    rates = np.zeros((len(cluster.services), steps))
+    for index, service in enumerate(cluster.services):
+        rates[index] = _rates(trace, service, steps, child(seed, f"workload/{service.name}"))
+    return rates
 
 
 def _rates(trace: Trace, service: Service, steps: int, rng: np.random.Generator) -> NDArray[np.float64]:

@@ -27,8 +27,9 @@ LEVELS = np.concatenate([np.arange(0.0, 0.925, 0.05), [0.94, 0.97, 0.985, 0.995,
 _F8 = NDArray[np.float64]
 _ROOT_PI = math.sqrt(math.pi)
 
-# the averages' kernel lies in this file and in `fluid`
-_SOURCES = [Path(__file__), Path(__file__).with_name("fluid.py"), Path(serving.__file__), Path(fleet.__file__)]
+# the averages' kernel lies in this file and in those of `fluid`
+_FLUID = [Path(__file__).with_name(f"{name}.py") for name in ("fluid", "fluid_state", "fluid_waits")]
+_SOURCES = [Path(__file__), *_FLUID, Path(serving.__file__), Path(fleet.__file__)]
 compiled = compiler(_SOURCES, _nrt=True)
 inlined = compiler(_SOURCES, _nrt=True, forceinline=True)
 
@@ -40,29 +41,6 @@ def inverse_b(servers: int, load: float) -> float:
     for n in range(1, servers + 1):
         inverse = 1.0 + inverse * n / load
     return inverse
-
-
-@compiled
-def erlang_b(servers: int, load: float) -> float:
-    """The share of requests lost when none can wait (Erlang 1917); `load` in Erlangs."""
-    return 1.0 / inverse_b(servers, load) if load > 0.0 else 0.0
-
-
-@compiled
-def erlang_c(servers: int, load: float) -> float:
-    """The share of requests that wait when all do as long as it takes (Erlang 1917); 1 from saturation on."""
-    if load >= servers:
-        return 1.0
-    b = erlang_b(servers, load)
-    return b / (1.0 - load / servers * (1.0 - b))
-
-
-@compiled
-def mean_wait_s(servers: int, load: float, service_s: float, cv: float) -> float:
-    """Mean wait in M/G/c without end to patience, in s; infinite from saturation on."""
-    if load >= servers:
-        return math.inf
-    return 0.5 * (1.0 + cv * cv) * erlang_c(servers, load) * service_s / (servers - load)
 
 
 @compiled

@@ -6,8 +6,9 @@ Every fault that had an effect is written into the run's `incidents`, so that de
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import simpy
@@ -18,7 +19,7 @@ from twin.engine.incidents import Incidents
 from twin.engine.memory import Memory
 from twin.engine.nodes import Nodes
 from twin.engine.replicas import Replicas
-from twin.engine.state import DRAINING, UP, State
+from twin.engine.state import State
 from twin.errors import SimulationError
 from twin.seeds import child
 from twin.types import Cluster, Event
@@ -26,6 +27,7 @@ from twin.types import Cluster, Event
 DAY_S = 86_400.0
 EVICT_AFTER_S = 300.0  # Kubernetes' default toleration of a node that cannot be reached
 _DEGRADATION_STEPS = 20
+_Place = TypeVar("_Place", bound=Hashable)
 
 
 @dataclass(slots=True)
@@ -63,7 +65,8 @@ class Faults:
             "telemetry_delay": self._delay,
         }
         self._names = names(plight.cluster, plight.state)
-        self._active: dict[tuple[str, int], list[float]] = {}  # magnitudes in force, by kind and place
+        self._active: dict[tuple[str, Hashable], list[Event]] = {}  # what is in force, by kind and place
+        self._cuts = [0] * len(plight.cluster.pools)  # how often each pool was cut off
 
     # -------------------------------------------------- the clock
 
@@ -116,17 +119,17 @@ class Faults:
             return [pool.name for pool in pools]
         return [service.name for service in services]
 
-    def _while(self, event: Event, place: int, change: Callable[[int, Sequence[float]], None]) -> None:
-        """Let the event's magnitude be in force for its duration, beside whatever else of its kind is."""
+    def _while(self, event: Event, place: _Place, change: Callable[[_Place, Sequence[Event]], None]) -> None:
+        """Let the event be in force for its duration, beside whatever else of its kind is."""
         active = self._active.setdefault((event.kind, place), [])
-        active.append(event.magnitude)
+        active.append(event)
+        after(self._of.env, event.duration_s, self._over, active, event, place, change)
         change(place, active)
-        after(self._of.env, event.duration_s, self._over, active, event.magnitude, place, change)
 
     def _over(
-        self, active: list[float], magnitude: float, place: int, change: Callable[[int, Sequence[float]], None]
+        self, active: list[Event], event: Event, place: _Place, change: Callable[[_Place, Sequence[Event]], None]
     ) -> None:
-        active.remove(magnitude)
+        active.remove(event)
         change(place, active)
 
     # -------------------------------------------------- nodes
@@ -144,9 +147,9 @@ class Faults:
         now = self._of.env.now
         self._of.incidents.note(kind, entity, now, now + duration_s, cause, share)
 
-    def _fail(self, kind: str, nodes: Iterable[int], duration_s: float, cause: str) -> None:
+    def _fail(self, kind: str, nodes: Iterable[int], duration_s: float, cause: str, *, booting: bool = False) -> None:
         for node in nodes:
-            if self._of.nodes.fail(node, duration_s):
+            if self._of.nodes.fail(node, duration_s, booting=booting):
                 self._note(kind, self._names[node], duration_s, cause)
 
     def _wear_out(self, slot: int, repair_s: float) -> None:
@@ -162,54 +165,60 @@ class Faults:
         pool, rack = event.target.rsplit("/", 1)
         state = self._of.state
         members = np.flatnonzero((state.node_pool == self._pool(pool)) & (state.node_rack == int(rack)))
-        self._fail(event.kind, members.tolist(), event.duration_s, event.cause or event.target)
+        self._fail(event.kind, members.tolist(), event.duration_s, event.cause or event.target, booting=True)
 
     def _in_zone(self, zone: str) -> list[int]:
-        inside = np.array([pool.zone == zone for pool in self._of.cluster.pools])
-        return np.flatnonzero(inside[self._of.state.node_pool]).tolist()
+        return [index for index, pool in enumerate(self._of.cluster.pools) if pool.zone == zone]
+
+    def _of_pool(self, pool: int) -> list[int]:
+        return np.flatnonzero(self._of.state.node_pool == pool).tolist()
 
     def _fail_zone(self, event: Event) -> None:
-        self._fail(event.kind, self._in_zone(event.target), event.duration_s, event.cause or event.target)
+        for pool in self._in_zone(event.target):
+            self._while(event, pool, self._go_down)  # over before the nodes are repaired, which takes room
+            self._fail(event.kind, self._of_pool(pool), event.duration_s, event.cause or event.target, booting=True)
+            after(self._of.env, event.duration_s, self._of.nodes.ask_again, pool)
+
+    def _go_down(self, pool: int, active: Sequence[Event]) -> None:
+        self._of.state.down[pool] = len(active)
 
     def _partition(self, event: Event) -> None:
-        of, state = self._of, self._of.state
-        cut = [n for n in self._in_zone(event.target) if state.node_state[n] in (UP, DRAINING)]
-        suspended = [each for node in cut for each in of.replicas.suspend(node)]
-        for node in cut:
-            of.nodes.close(node)
         self._note(event.kind, event.target, event.duration_s, event.cause)
-        if event.duration_s > EVICT_AFTER_S:
-            after(of.env, EVICT_AFTER_S, self._give_up, cut)
-        after(of.env, event.duration_s, self._reconnect, cut, suspended)
+        for pool in self._in_zone(event.target):
+            self._while(event, pool, self._cut)
 
-    def _give_up(self, cut: list[int]) -> None:
-        for node in cut:
-            self._of.replicas.clear(node, killed=False)
+    def _cut(self, pool: int, active: Sequence[Event]) -> None:
+        of, before = self._of, int(self._of.state.cut[pool])
+        of.nodes.cut(pool, len(active))
+        if not before:
+            for node in self._of_pool(pool):
+                of.replicas.suspend(node)
+            self._cuts[pool] += 1
+            after(of.env, EVICT_AFTER_S, self._give_up, pool, self._cuts[pool])
+        elif not active:
+            of.replicas.resume()
 
-    def _reconnect(self, cut: list[int], suspended: list[tuple[int, int]]) -> None:
-        self._of.replicas.resume(suspended)
-        for node in cut:
-            self._of.nodes.open(node)
+    def _give_up(self, pool: int, number: int) -> None:
+        if self._of.state.cut[pool] and self._cuts[pool] == number:
+            for node in self._of_pool(pool):
+                self._of.replicas.clear(node, killed=False)
 
     def _slow(self, event: Event) -> None:
         for node in self._fullest(event):
             self._note(event.kind, self._names[node], event.duration_s, event.cause)
-            self._while(event, node, self._pace_node)
+            self._while(event, (node, int(self._of.state.node_life[node])), self._pace_node)
 
-    def _pace_node(self, node: int, speeds: Sequence[float]) -> None:
-        self._of.replicas.pace_node(node, math.prod(speeds))
+    def _pace_node(self, place: tuple[int, int], active: Sequence[Event]) -> None:
+        node, life = place
+        if self._of.state.node_life[node] == life:
+            self._of.replicas.pace_node(node, _product(active))
 
     def _disk_full(self, event: Event) -> None:
-        chosen = self._fullest(event)
-        for node in chosen:
+        for node in self._fullest(event):
             self._of.nodes.close(node)
             self._of.replicas.clear(node, killed=True)
             self._note(event.kind, self._names[node], event.duration_s, event.cause)
-        after(self._of.env, event.duration_s, self._free_disks, chosen)
-
-    def _free_disks(self, nodes: list[int]) -> None:
-        for node in nodes:
-            self._of.nodes.open(node)
+            after(self._of.env, event.duration_s, self._of.nodes.open, node, int(self._of.state.node_life[node]))
 
     def _interrupt(self, event: Event) -> None:
         self._reclaim(self._fullest(event), event.cause or "market")
@@ -224,8 +233,9 @@ class Faults:
         self._note(event.kind, event.target, event.duration_s, event.cause)
         self._while(event, self._pool(event.target), self._limit)
 
-    def _limit(self, pool: int, most: Sequence[float]) -> None:
-        self._of.nodes.limit(pool, min(most, default=float(self._of.cluster.pools[pool].max_nodes)))
+    def _limit(self, pool: int, active: Sequence[Event]) -> None:
+        whole = float(self._of.cluster.pools[pool].max_nodes)
+        self._of.nodes.limit(pool, min((event.magnitude for event in active), default=whole))
 
     # -------------------------------------------------- services
 
@@ -233,8 +243,8 @@ class Faults:
         self._note(event.kind, event.target, event.duration_s, event.cause)
         self._while(event, self._service(event.target), self._lose_memory)
 
-    def _lose_memory(self, service: int, gib_h: Sequence[float]) -> None:
-        self._of.memory.leak(service, sum(gib_h))
+    def _lose_memory(self, service: int, active: Sequence[Event]) -> None:
+        self._of.memory.leak(service, [(event.time_s, event.magnitude) for event in active])
 
     def _degrade(self, event: Event) -> None:
         service = self._service(event.target)
@@ -245,15 +255,15 @@ class Faults:
             part = replace(event, duration_s=step_s, magnitude=speed)
             after(self._of.env, step * step_s, self._while, part, service, self._pace_service)
 
-    def _pace_service(self, service: int, speeds: Sequence[float]) -> None:
-        self._of.replicas.pace_service(service, math.prod(speeds))
+    def _pace_service(self, service: int, active: Sequence[Event]) -> None:
+        self._of.replicas.pace_service(service, _product(active))
 
     def _bad_deploy(self, event: Event) -> None:
         self._note(event.kind, event.target, event.duration_s, event.cause, event.magnitude)
         self._while(event, self._service(event.target), self._err)
 
-    def _err(self, service: int, shares: Sequence[float]) -> None:
-        self._of.replicas.err(service, 1.0 - math.prod(1.0 - share for share in shares))
+    def _err(self, service: int, active: Sequence[Event]) -> None:
+        self._of.replicas.err(service, 1.0 - math.prod(1.0 - event.magnitude for event in active))
 
     # -------------------------------------------------- telemetry
 
@@ -266,5 +276,9 @@ class Faults:
         self._note(event.kind, event.target, event.duration_s, event.cause)
         self._while(event, self._service(event.target), self._late)
 
-    def _late(self, service: int, delays_s: Sequence[float]) -> None:
-        self._of.state.delay_s[service] = max(delays_s, default=0.0)
+    def _late(self, service: int, active: Sequence[Event]) -> None:
+        self._of.state.delay_s[service] = max((event.magnitude for event in active), default=0.0)
+
+
+def _product(active: Iterable[Event]) -> float:
+    return math.prod(event.magnitude for event in active)

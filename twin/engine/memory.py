@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import simpy
 from numpy.typing import NDArray
@@ -20,7 +22,8 @@ class Memory:
     """Checks every minute how much each replica uses; the kernel's out-of-memory killer ends who uses too much.
 
     A replica uses memory_base_gib + memory_per_request_gib x its requests in service (the mean of the last minute)
-    + what leaked since it became ready. A service that says nothing of its memory is not looked at until it leaks.
+    + what leaked since it became ready, or the leak began. A service that says nothing of its memory is not looked at
+    unless it leaks.
     """
 
     def __init__(
@@ -29,18 +32,23 @@ class Memory:
         """Look for the first time a minute from now."""
         self._env, self._cluster, self._state = env, cluster, state
         self._replicas, self._incidents = replicas, incidents
-        self._leak_gib_h = np.zeros(len(cluster.services))
+        self._leaks: list[Sequence[tuple[float, float]]] = [() for _ in cluster.services]
         self._modelled = np.array([s.memory_base_gib + s.memory_per_request_gib > 0 for s in cluster.services])
         self._looks = False
         self._look_on()
 
-    def leak(self, service: int, gib_h: float) -> None:
-        """The service's replicas leak that much from now on; at 0 what they lost is theirs again."""
-        self._leak_gib_h[service] = gib_h
+    def leak(self, service: int, leaks: Sequence[tuple[float, float]]) -> None:
+        """What makes the service's replicas leak now: (second it began, GiB/h) of each.
+
+        What they lost to a leak that is over is theirs again.
+        """
+        self._leaks[service] = leaks
+        if not leaks and not self._modelled[service]:
+            self._state.memory_use_gib[service] = np.nan  # nobody looks any more
         self._look_on()
 
     def _look_on(self) -> None:
-        if not self._looks and (self._modelled.any() or self._leak_gib_h.any()):
+        if not self._looks and (self._modelled.any() or any(self._leaks)):
             self._looks = True
             after(self._env, CHECK_S, self._check)
 
@@ -48,17 +56,21 @@ class Memory:
         """What these ready replicas of the service use now [slots]."""
         spec = self._cluster.services[service]
         inside = spec.concurrency * self._state.busy[service]
-        age_h = (self._env.now - self._state.replica_since_s[slots]) / _HOUR_S
-        return spec.memory_base_gib + spec.memory_per_request_gib * inside + self._leak_gib_h[service] * age_h
+        use = np.full(len(slots), spec.memory_base_gib + spec.memory_per_request_gib * inside)
+        for began_s, gib_h in self._leaks[service]:
+            use += gib_h * (self._env.now - np.maximum(self._state.replica_since_s[slots], began_s)) / _HOUR_S
+        return use
 
     def _check(self) -> None:
         state = self._state
-        for service in np.flatnonzero(self._modelled | (self._leak_gib_h > 0)):
+        for service, leaks in enumerate(self._leaks):
+            if not leaks and not self._modelled[service]:
+                continue
             slots = np.flatnonzero((state.replica_service == service) & (state.replica_state == READY))
-            use = self.use_gib(int(service), slots)
-            state.memory_use_gib[service] = use.max(initial=0.0)
+            use = self.use_gib(service, slots)
+            state.memory_use_gib[service] = use.max() if len(use) else np.nan
             for slot in slots[use > state.replica_request[slots, 1]]:
-                self._kill(int(service), int(slot))
+                self._kill(service, int(slot))
         self._looks = False
         self._look_on()
 

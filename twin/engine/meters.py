@@ -70,7 +70,7 @@ class Meters:
             )
         )
         money = np.column_stack([state.node_books_s, state.cost_usd]) - self._last_pools
-        energy_kwh = drawn_w(self._curves, state, step[:, WORK_S], step[:, READY_S]) * (now - self._times_end) / _J_KWH
+        energy_kwh = self._drawn_j(step[:, WORK_S], money[:, 0], now - self._times_end) / _J_KWH
         grams = energy_kwh * [
             each if isinstance(each, float | int) else each.mean(self._times_end, now) for each in self._carbon
         ]
@@ -79,6 +79,17 @@ class Meters:
         self._times.append(now)
         self._times_end = now
         self._remember()
+
+    def _drawn_j(self, work_s: NDArray[np.float64], node_s: NDArray[np.float64], dt_s: float) -> NDArray[np.float64]:
+        """Joules of each pool in a step in which services worked for `work_s` and nodes were billed for `node_s`.
+
+        Idle power is exact whatever the step; the work is laid on the replicas that are ready at the end of it.
+        """
+        ready_s = (self._state.count[:, READY] * dt_s).astype(np.float64)
+        idle_w = self._curves[:, 0]
+        return drawn_w(self._curves, self._state, work_s, ready_s) * dt_s + idle_w * (
+            node_s - self._state.billed * dt_s
+        )
 
     def service_steps(self) -> pl.DataFrame:
         """The `service_steps` table so far."""
@@ -99,7 +110,7 @@ class Meters:
             "retried_requests": book[RETRIED],
             "queue_requests": book[_QUEUE],
             "inside_requests": book[_INSIDE],
-            "wait_s": book[WAIT_S, WORK_S],
+            "wait_s": book[WAIT_S],
             "latency_p50_s": np.nan_to_num(book[_P50]),
             "latency_p95_s": np.nan_to_num(book[_P95]),
             "latency_p99_s": np.nan_to_num(book[_P99]),

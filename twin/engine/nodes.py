@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from twin.engine.books import Books
 from twin.engine.clock import after
-from twin.engine.state import BOOTING, DRAINING, FAILED, OFF, UP, State
+from twin.engine.state import BOOTING, DRAINING, FAILED, OFF, PENDING, UP, State
 from twin.seeds import child
 from twin.types import Cluster
 
+LOOK_S = 10.0  # between two looks at whether a pool has become larger than its minimum
 DRAIN_S = 600.0  # what is left on a draining node then is stopped, as the Cluster Autoscaler does
 _BILLED = (BOOTING, UP, DRAINING)
 
@@ -48,6 +49,7 @@ class Nodes:
         names = [pool.name for pool in cluster.pools]
         self._quotas = [(q.cpu_cores, [names.index(name) for name in q.pools]) for q in cluster.quotas]
         self._cores = np.array([pool.cpu_cores for pool in cluster.pools])
+        self._sharing = [_sharing(index, self._quotas) for index in range(len(names))]
         self._allowed = [
             [i for i, name in enumerate(names) if not service.pools or name in service.pools]
             for service in cluster.services
@@ -88,6 +90,7 @@ class Nodes:
         state.node_since_s[node] = self._env.now
         state.node_epoch[node] += 1
         if node_state not in (UP, DRAINING):  # its next life begins empty and whole
+            state.node_life[node] += 1
             state.node_used[node] = 0.0
             state.node_replicas[node] = 0
             state.node_closed[node] = 0
@@ -95,6 +98,15 @@ class Nodes:
         state.reopen(node)
         if node_state == UP:
             self.idle(node)
+        elif node_state in (OFF, FAILED) and before != node_state:
+            after(self._env, 0.0, self._freed, pool)  # whoever gives several back has done so before
+
+    def _freed(self, pool: int) -> None:
+        """There may be room now for what the pool's bounds, or a quota that it shares, refused."""
+        for other in self._sharing[pool]:
+            self._refill(other)
+        if self._state.count[:, PENDING].any():
+            self._on_up()
 
     # -------------------------------------------------- growing
 
@@ -111,8 +123,8 @@ class Nodes:
     def grow_for(self, shortages: Sequence[Shortage]) -> None:
         """Boot what the pending replicas need beyond the nodes already booting.
 
-        The first pools that size themselves, that the service may use and whose nodes can hold a replica provide
-        them, as far as they may grow.
+        The first pools that size themselves, that the service may use and whose nodes can be reached and can hold a
+        replica provide them, as far as they may grow.
         """
         booting = self._state.node_count[:, BOOTING].copy()
         for service, request, pending in shortages:
@@ -120,7 +132,7 @@ class Nodes:
             for index in self._allowed[service]:
                 pool = self._cluster.pools[index]
                 fit = int(np.floor(np.min(pool.size / np.maximum(request, 1e-9))))
-                if pool.provision != "pending" or fit < 1 or left <= 0:
+                if pool.provision != "pending" or fit < 1 or left <= 0 or self._state.cut[index]:
                     continue
                 needed = -(-left // fit)
                 on_the_way = min(needed, int(booting[index]))  # what boots already serves one shortage only
@@ -138,7 +150,9 @@ class Nodes:
         return len(chosen)
 
     def _room(self, pool: int) -> int:
-        """How many nodes more the pool's bounds, its market and its quotas allow."""
+        """How many nodes more the pool's bounds, its zone, its market and its quotas allow."""
+        if self._state.down[pool]:
+            return 0
         most = min(float(self._cluster.pools[pool].max_nodes), self._state.most_nodes[pool])
         room = int(most) - self.here(pool)
         for cores, pools in self._quotas:
@@ -178,12 +192,13 @@ class Nodes:
         else:
             self.idle(node)
 
-    def idle(self, node: int) -> None:
+    def idle(self, node: int, at_least_s: float = 0.0) -> None:
         """The node stands empty from now: give it back later if that lasts (self-sizing pools)."""
         pool = self._cluster.pools[int(self._state.node_pool[node])]
         if pool.provision == "pending" and self._state.node_state[node] == UP:
             self._state.node_epoch[node] += 1  # voids an earlier idle timer
-            after(self._env, pool.idle_s, self._give_back, node, int(self._state.node_epoch[node]))
+            wait_s = max(pool.idle_s, at_least_s)
+            after(self._env, wait_s, self._give_back, node, int(self._state.node_epoch[node]))
 
     def _give_back(self, node: int, epoch: int) -> None:
         state = self._state
@@ -193,7 +208,7 @@ class Nodes:
         if self.staying(pool) > self._cluster.pools[pool].min_nodes:
             self._set(node, OFF)
         else:
-            self.idle(node)
+            self.idle(node, LOOK_S)
 
     # -------------------------------------------------- being taken away
 
@@ -210,16 +225,25 @@ class Nodes:
     def limit(self, pool: int, most: float) -> None:
         """From now on the pool gets no node beyond `most`; what is there stays."""
         self._state.most_nodes[pool] = most
+        self.ask_again(pool)
+
+    def ask_again(self, pool: int) -> None:
+        """Something that kept the pool small is over: boot what is still wanted."""
         self._refill(pool)
-        self._on_up()  # what is pending may ask again
+        self._on_up()
 
     def _refill(self, pool: int) -> None:
+        """Boot what a manual pool lacks; its failed nodes will come back by themselves."""
         if self._cluster.pools[pool].provision == "manual":
-            self._boot(pool, int(self._state.nodes_wanted[pool]) - self.staying(pool))
+            coming = self.staying(pool) + int(self._state.node_count[pool, FAILED])
+            self._boot(pool, int(self._state.nodes_wanted[pool]) - coming)
 
-    def fail(self, node: int, repair_s: float) -> bool:
-        """Take an UP or draining node down for `repair_s` seconds, its replicas being lost; did it fail?"""
-        if self._state.node_state[node] not in (UP, DRAINING):
+    def fail(self, node: int, repair_s: float, *, booting: bool = False) -> bool:
+        """Take a node down for `repair_s` seconds, its replicas being lost; did it fail?
+
+        Nodes that are UP or draining can fail, and `booting` ones where that is said.
+        """
+        if self._state.node_state[node] not in ((BOOTING, UP, DRAINING) if booting else (UP, DRAINING)):
             return False
         self._on_down(node, True)
         self._set(node, FAILED)
@@ -233,17 +257,31 @@ class Nodes:
         spec = self._cluster.pools[pool]
         limit = spec.max_nodes if spec.provision == "pending" else int(self._state.nodes_wanted[pool])
         self._set(node, UP if self.staying(pool) < limit and self._room(pool) > 0 else OFF)
-        self._on_up()
+        after(self._env, 0.0, self._on_up)  # whoever is repaired with it is up by then, and nothing boots in its place
 
     # -------------------------------------------------- being ill
 
     def close(self, node: int) -> None:
-        """The node takes nothing new until it is opened as often as it was closed."""
+        """The node takes nothing new until it is opened as often as it was closed, or its next life begins."""
         self._state.node_closed[node] += 1
         self._state.reopen(node)
 
-    def open(self, node: int) -> None:
-        """Undo one closing."""
-        self._state.node_closed[node] = max(int(self._state.node_closed[node]) - 1, 0)
-        self._state.reopen(node)
+    def open(self, node: int, life: int) -> None:
+        """Undo one closing in that life of the node; in a later one it has no effect."""
+        if self._state.node_life[node] == life:
+            self._state.node_closed[node] -= 1
+            self._state.reopen(node)
+            self._on_up()
+
+    def cut(self, pool: int, reasons: int) -> None:
+        """The pool's nodes, new ones included, cannot be reached for that many reasons."""
+        state = self._state
+        state.cut[pool] = reasons
+        for node in np.flatnonzero(state.node_pool == pool):
+            state.reopen(int(node))
         self._on_up()
+
+
+def _sharing(pool: int, quotas: Sequence[tuple[float, Sequence[int]]]) -> list[int]:
+    """The pool and those that share a quota with it, in order."""
+    return sorted({pool}.union(*(pools for _, pools in quotas if pool in pools)))

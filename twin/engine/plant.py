@@ -83,7 +83,7 @@ class TwinPlant:
             self._replicas.scale(index, service.replicas)
         self._replicas.settle_in()
         prices.follow(env, trace, cluster, state, books)
-        self._late_telemetry = any(event.kind == "telemetry_delay" for event in events)
+        self._latest_s = max((event.magnitude for event in events if event.kind == "telemetry_delay"), default=0.0)
         self._loses_telemetry = any(event.kind == "telemetry_loss" for event in events)
         self._quarter: deque[tuple[float, NDArray[np.float64]]] = deque(maxlen=_QUARTER_STEPS)
         self._step = 0
@@ -96,7 +96,6 @@ class TwinPlant:
         self.meters = Meters(env, cluster, state, books, record.step_s, prices.carbon(trace, cluster))
         self._window = self.window()
         self._columns = observe.columns(cluster)
-        self._cores = np.array([s.cpu_cores for s in cluster.services], dtype=np.float64)
         self._service_values = np.empty((len(cluster.services), len(observe.SERVICE_METRICS)))
         self._pool_values = np.empty((len(cluster.pools), len(observe.POOL_METRICS)))
         self._self_sizing = np.array([pool.provision == "pending" for pool in cluster.pools])
@@ -168,7 +167,7 @@ class TwinPlant:
             state.queue,
             state.responses - last.responses,
             state.request,
-            self._cores,
+            state.cores,
             state.memory_use_gib,
             state.oom_kills - last.kills,
         )
@@ -190,14 +189,23 @@ class TwinPlant:
         )
 
     def _lose_telemetry(self, last: Window) -> None:
-        """What is late is what was measured then; what is lost is unknown."""
+        """What is late is what was known then; what is lost is unknown, now and when it would come late."""
         state, now = self.state, self._env.now
-        if self._late_telemetry:
-            last.past.append((now, self._service_values.copy()))
-            for service in np.flatnonzero(state.delay_s > 0):
-                seen = [row for time_s, row in last.past if time_s <= now - state.delay_s[service]]
-                known = seen[-1][service] if seen else np.full_like(self._service_values[service], np.nan)
-                self._service_values[service, TELEMETRY] = known[TELEMETRY]
-        if self._loses_telemetry and (blind := state.blind_until_s > now).any():
-            self._service_values[np.ix_(blind, TELEMETRY)] = np.nan
-            self._service_values[blind, UNMEASURED] = state.count[blind, READY]
+        if self._loses_telemetry:
+            self._unknown(state.blind_until_s > now)
+        if self._latest_s <= 0:
+            return
+        last.past.append((now, self._service_values.copy()))
+        while len(last.past) > 1 and last.past[1][0] <= now - self._latest_s:
+            last.past.popleft()
+        for service in np.flatnonzero((state.delay_s > 0) & (state.blind_until_s <= now)):
+            seen = [row for time_s, row in last.past if time_s <= now - state.delay_s[service]]
+            if seen:
+                self._service_values[service, TELEMETRY] = seen[-1][service, TELEMETRY]
+            else:
+                self._unknown(np.arange(len(state.wanted)) == service)
+
+    def _unknown(self, services: NDArray[np.bool_]) -> None:
+        """Nothing is measured of these services [services]."""
+        self._service_values[np.ix_(services, TELEMETRY)] = np.nan
+        self._service_values[services, UNMEASURED] = self.state.count[services, READY]

@@ -30,7 +30,7 @@ def drawn_w(curve: F8, state: State, work_s: F8, ready_s: F8) -> F8:
     """
     return _drawn_w(
         curve, work_s, ready_s, state.billed, state.node_pool, state.node_state, state.node_size,
-        state.replica_service, state.replica_node, state.replica_state, state.replica_request,
+        state.replica_service, state.replica_node, state.replica_state, state.replica_request, state.cores,
     )  # fmt: skip
 
 
@@ -47,12 +47,13 @@ def _drawn_w(
     replica_node: I8,
     replica_state: S1,
     replica_request: F8,
+    cores: F8,
 ) -> F8:
     used = np.zeros(len(node_pool))
     for r in range(len(replica_node)):
         s = replica_service[r]
         if replica_state[r] == READY and replica_node[r] >= 0 and ready_s[s] > 0.0:
-            used[replica_node[r]] += replica_request[r, 0] * work_s[s] / ready_s[s]
+            used[replica_node[r]] += min(replica_request[r, 0], cores[s]) * work_s[s] / ready_s[s]
     watts = curve[:, 0] * billed
     for n in range(len(node_pool)):
         if node_state[n] == UP or node_state[n] == DRAINING:

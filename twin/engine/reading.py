@@ -88,12 +88,14 @@ def read_services(
 
 @compiled
 def read_shares(busy: F8, working: F8, books: F8, seen: F8) -> None:
-    """Fill `busy` and `working` [services] with the shares of the ready replica-seconds since `seen`, then move it."""
+    """Fill `busy` and `working` [services] with the shares of the ready replica-seconds since `seen`, then move it.
+
+    They are NaN where no replica was ready.
+    """
     for s in range(busy.shape[0]):
         ready_s = books[s, READY_S] - seen[s, READY_S]
-        if ready_s > 0.0:
-            busy[s] = (books[s, BUSY_S] - seen[s, BUSY_S]) / ready_s
-            working[s] = (books[s, WORK_S] - seen[s, WORK_S]) / ready_s
+        busy[s] = (books[s, BUSY_S] - seen[s, BUSY_S]) / ready_s if ready_s > 0.0 else np.nan
+        working[s] = (books[s, WORK_S] - seen[s, WORK_S]) / ready_s if ready_s > 0.0 else np.nan
     seen[:] = books
 
 

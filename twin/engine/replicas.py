@@ -45,11 +45,11 @@ class Replicas:
         self._on_shortage, self._on_empty, self._on_ready = on_shortage, on_empty, on_ready
         self._ways = Ways(cluster, state)
         self._elsewhere = [_outside(service.pools, cluster, state) for service in cluster.services]
-        self._nominal_cores = np.array([s.cpu_cores for s in cluster.services], dtype=np.float64)
         self._units = np.zeros(len(cluster.services))  # ready replicas, each with the speed of its node and its CPU
         # the k-th start of a service takes the same time under every controller
         self._starts = [child(seed, f"start/{s.name}") for s in cluster.services]
         self._born = 0
+        self._unheard: list[tuple[int, int]] = []  # (slot, epoch) of what is ready, or was, but cannot be reached
 
     # -------------------------------------------------- wishes
 
@@ -132,17 +132,18 @@ class Replicas:
         self._set(slot, STARTING)
         self._start(slot)
 
-    def suspend(self, node: int) -> list[tuple[int, int]]:
-        """Nothing on the node can be reached: its ready replicas are not ready; (slot, epoch) of each."""
+    def suspend(self, node: int) -> None:
+        """Nothing on the node can be reached any more: its ready replicas count as starting."""
         self._lose(node)
-        cut = [int(slot) for slot in self.on(node) if self._state.replica_state[slot] == READY]
-        for slot in cut:
-            self._set(slot, STARTING)
-        return [(slot, int(self._state.replica_epoch[slot])) for slot in cut]
+        for slot in self.on(node):
+            if self._state.replica_state[slot] == READY:
+                self._set(int(slot), STARTING)
+                self._unheard.append((int(slot), int(self._state.replica_epoch[slot])))
 
-    def resume(self, suspended: Sequence[tuple[int, int]]) -> None:
-        """Those of the suspended replicas that are still there are ready again."""
-        for slot, epoch in suspended:
+    def resume(self) -> None:
+        """What can be reached again, is still there and has started meanwhile, is ready."""
+        unheard, self._unheard = self._unheard, []
+        for slot, epoch in unheard:
             self._started(slot, epoch)
 
     def _lose(self, node: int) -> None:
@@ -182,7 +183,7 @@ class Replicas:
         """A ready replica more or less, with its speed and its way to the users."""
         state = self._state
         service, node = int(state.replica_service[slot]), int(state.replica_node[slot])
-        cores = min(1.0, state.replica_request[slot, 0] / max(self._nominal_cores[service], _HAIR))
+        cores = min(1.0, state.replica_request[slot, 0] / max(state.cores[service], _HAIR))
         self._units[service] += sign * cores * state.node_speed[node]
         if state.count[service, READY] == 0:
             self._units[service] = 0.0  # nothing is left of rounding
@@ -227,9 +228,14 @@ class Replicas:
         after(self._env, delay_s, self._started, slot, int(self._state.replica_epoch[slot]))
 
     def _started(self, slot: int, epoch: int) -> None:
-        if self._state.replica_epoch[slot] == epoch:
+        state = self._state
+        if state.replica_epoch[slot] != epoch:
+            return
+        if state.cut[state.node_pool[state.replica_node[slot]]]:
+            self._unheard.append((slot, epoch))
+        else:
             self._set(slot, READY)
-            self._on_ready(int(self._state.replica_service[slot]))
+            self._on_ready(int(state.replica_service[slot]))
 
     def _leave(self, slot: int) -> None:
         node = int(self._state.replica_node[slot])

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from graphlib import CycleError, TopologicalSorter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +52,7 @@ from twin.engine.request_tables import (
     Tables,
     View,
 )
+from twin.engine.serving import callers_first
 from twin.engine.state import State
 from twin.errors import SimulationError, UsageError
 from twin.seeds import child
@@ -84,7 +84,7 @@ class Requests:
         """
         for service in cluster.services:
             _check(service)
-        _check_acyclic(cluster)
+        callers_first(cluster.services)  # refuses circles
         self._services, self._state = cluster.services, state
         self._time_s: float | None = None
         self._streams = [
@@ -199,16 +199,6 @@ def _check(service: Service) -> None:
             raise UsageError(
                 f"service {service.name!r} calls {call.callee!r} {call.per_request} times; give a number from 0 on"
             )
-
-
-def _check_acyclic(cluster: Cluster) -> None:
-    try:
-        TopologicalSorter({s.name: [call.callee for call in s.calls] for s in cluster.services}).prepare()
-    except CycleError as error:
-        circle = " -> ".join(reversed(error.args[1]))
-        raise UsageError(
-            f"cluster {cluster.name!r}: services call each other in a circle, {circle}; take out one of these calls"
-        ) from None
 
 
 # ---------------------------------------------------------------- the tables at the start, and when they are full

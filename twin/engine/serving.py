@@ -6,11 +6,15 @@ Both keep the same books, so that everything else cannot tell them apart.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from twin.errors import UsageError
+from twin.types import Service
 
 # columns of `State.books` [services, BOOKS]: cumulative since the start. Each arrival, a retry or a call of another
 # service included, ends as served, dropped (gave up waiting) or failed (got an error), or is still inside.
@@ -37,6 +41,29 @@ class Serving(Protocol):
     def lose(self, service: int, share: float) -> None:
         """A `share` of the service's ready replicas died: what they were serving fails."""
         ...
+
+
+def callers_first(services: Sequence[Service]) -> list[int]:
+    """Places of the services, each before those that it calls; raises UsageError if calls go round in a circle."""
+    place = {service.name: number for number, service in enumerate(services)}
+    done: list[int] = []
+    path: list[str] = []
+
+    def visit(service: Service) -> None:
+        if service.name in path:
+            circle = " -> ".join([*path[path.index(service.name) :], service.name])
+            raise UsageError(f"services call each other in a circle: {circle}; take one of these calls out")
+        if place[service.name] in done:
+            return
+        path.append(service.name)
+        for call in service.calls:
+            visit(services[place[call.callee]])
+        path.pop()
+        done.append(place[service.name])
+
+    for service in services:
+        visit(service)
+    return done[::-1]
 
 
 @numba.njit(cache=True)

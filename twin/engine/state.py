@@ -32,13 +32,14 @@ class State:
     way_s: NDArray[np.float64]  # [services], mean round trip between users and ready replicas
     egress_usd_gib: NDArray[np.float64]  # [services], mean price of what ready replicas send to users
     request: NDArray[np.float64]  # [services, resources], what a new replica asks for
+    cores: NDArray[np.float64]  # [services], that a replica uses when it works all the time
     wanted: NDArray[np.int64]  # [services]
     count: NDArray[np.int64]  # [services, replica states]; column GONE unused
     queue: NDArray[np.float64]  # [services], waiting
     inside: NDArray[np.float64]  # [services], waiting or in service
     books: NDArray[np.float64]  # [services, BOOKS], cumulative
     responses: NDArray[np.float64]  # [services, BUCKETS], cumulative counts of response times
-    busy: NDArray[np.float64]  # [services], share of the ready replicas in service over the last minute
+    busy: NDArray[np.float64]  # [services], share of the ready replicas in service over the last minute; NaN = none was
     working: NDArray[np.float64]  # [services], share of them that worked itself, and did not wait for another service
     memory_use_gib: NDArray[np.float64]  # [services], of the replica that uses most; NaN = nothing is known of it
     oom_kills: NDArray[np.int64]  # [services], cumulative
@@ -52,6 +53,7 @@ class State:
     node_state: NDArray[np.int8]  # [nodes]
     node_since_s: NDArray[np.float64]  # [nodes], when that state began
     node_epoch: NDArray[np.int64]  # [nodes]
+    node_life: NDArray[np.int64]  # [nodes], how often it began anew, empty and whole
     node_closed: NDArray[np.int64]  # [nodes], reasons why it takes no new replica
     node_speed: NDArray[np.float64]  # [nodes]
     node_size: NDArray[np.float64]  # [nodes, resources]
@@ -61,6 +63,8 @@ class State:
     # pools
     nodes_wanted: NDArray[np.int64]  # [pools]
     most_nodes: NDArray[np.float64]  # [pools], that can be had now
+    down: NDArray[np.int64]  # [pools], reasons why it gets no node at all
+    cut: NDArray[np.int64]  # [pools], reasons why its nodes cannot be reached
     node_count: NDArray[np.int64]  # [pools, node states]
     interrupted: NDArray[np.int64]  # [pools], cumulative
     billed: NDArray[np.int64]  # [pools], nodes billed now
@@ -78,7 +82,8 @@ class State:
 
     def reopen(self, node: int) -> None:
         """Recompute what the node has left for new replicas."""
-        usable = self.node_state[node] == UP and self.node_closed[node] == 0
+        whole = self.node_state[node] == UP and self.node_closed[node] == 0
+        usable = whole and self.cut[self.node_pool[node]] == 0
         self.node_free[node] = self.node_size[node] - self.node_used[node] if usable else NOWHERE
 
 
@@ -86,7 +91,7 @@ def initial(cluster: Cluster) -> State:
     """An empty cluster: every node slot off, no replica."""
     services, pools = len(cluster.services), len(cluster.pools)
     most = [p.max_nodes for p in cluster.pools]
-    node_pool = np.repeat(np.arange(pools), most)
+    node_pool = np.repeat(np.arange(pools), np.array(most, dtype=np.int64))
     size = np.array([p.size for p in cluster.pools], dtype=np.float64).reshape(pools, 2)
     nodes = len(node_pool)
     slots = sum(s.max_replicas for s in cluster.services)
@@ -99,14 +104,15 @@ def initial(cluster: Cluster) -> State:
         way_s=np.zeros(services),
         egress_usd_gib=np.zeros(services),
         request=np.array([s.request for s in cluster.services], dtype=np.float64).reshape(services, 2),
+        cores=np.array([s.cpu_cores for s in cluster.services], dtype=np.float64),
         wanted=np.zeros(services, dtype=np.int64),
         count=np.zeros((services, REPLICA_STATES), dtype=np.int64),
         queue=np.zeros(services),
         inside=np.zeros(services),
         books=np.zeros((services, BOOKS)),
         responses=np.zeros((services, BUCKETS)),
-        busy=np.zeros(services),
-        working=np.zeros(services),
+        busy=np.full(services, np.nan),
+        working=np.full(services, np.nan),
         memory_use_gib=np.full(services, np.nan),
         oom_kills=np.zeros(services, dtype=np.int64),
         blind_until_s=np.full(services, -1.0),
@@ -118,6 +124,7 @@ def initial(cluster: Cluster) -> State:
         node_state=np.zeros(nodes, dtype=np.int8),
         node_since_s=np.zeros(nodes),
         node_epoch=np.zeros(nodes, dtype=np.int64),
+        node_life=np.zeros(nodes, dtype=np.int64),
         node_closed=np.zeros(nodes, dtype=np.int64),
         node_speed=np.ones(nodes),
         node_size=size[node_pool],
@@ -126,6 +133,8 @@ def initial(cluster: Cluster) -> State:
         node_replicas=np.zeros(nodes, dtype=np.int64),
         nodes_wanted=np.zeros(pools, dtype=np.int64),
         most_nodes=np.array(most, dtype=np.float64),
+        down=np.zeros(pools, dtype=np.int64),
+        cut=np.zeros(pools, dtype=np.int64),
         node_count=np.array([[p.max_nodes, 0, 0, 0, 0] for p in cluster.pools], dtype=np.int64).reshape(
             pools, NODE_STATES
         ),

@@ -136,6 +136,13 @@ class Episode:
         }
 
 
+def begun(episode: Episode | None) -> Episode:
+    """The episode; raises UsageError when there is none yet."""
+    if episode is None:
+        raise UsageError("no episode has begun; call reset() first")
+    return episode
+
+
 def together(services: list[dict[str, float]]) -> dict[str, float]:
     """The KPIs of all services: sums, the late share of all requests, and the costs of whichever is worst off."""
     if len(services) == 1:

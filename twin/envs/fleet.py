@@ -7,21 +7,19 @@ are not its own size themselves.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from twin.engine.traffic import Serve
-from twin.envs.episode import Episode, Kind, together
+from twin.envs.episode import Episode, Kind, begun, together
 from twin.envs.frame import Dial, NodeDial, ReplicaDial, View, change, fleet_columns, fleet_factors, mask
-from twin.envs.scale import begun, place_of
 from twin.envs.sizing import BOUND, SERVICE_METRICS
-from twin.envs.world import DAY_S, THREE, Variant, world
+from twin.envs.world import THREE, Place, world
 from twin.errors import UsageError
 from twin.trace.trace import Trace
-from twin.types import Cluster, Limits
+from twin.types import Cluster
 
 _HOUR_S = 3600.0
 
@@ -46,28 +44,20 @@ class FleetEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.int64]]):
         *,
         acts_on: Sequence[Kind] = ("replicas", "nodes"),
         target: float = 0.7,
-        variants: Sequence[Variant] = (),
-        interval_s: float = 60.0,
-        episode_s: float = DAY_S,
-        limits: Limits | Mapping[str, Any] | None = None,
-        serving: Serve | Literal["fluid", "requests"] = "fluid",
         late_price: float = 10.0,
         churn_price: float = 0.5,
+        **place: Unpack[Place],
     ) -> None:
-        """An environment over the whole of `trace`; see `ScaleEnv` for the arguments that are not named here.
+        """An environment over the whole of `trace`.
 
         Args:
             trace: the recording, or its name.
             cluster: what is mirrored.
             acts_on: what the agent sets: "replicas", "nodes", or both.
             target: utilisation (0-1) at which services run that are not the agent's.
-            variants: (trace, events) that scenarios made of the recording.
-            interval_s: seconds between actions.
-            episode_s: the length of an episode.
-            limits: the shield, for each service and pool.
-            serving: how requests are served.
             late_price: of a late share of 1 over a step.
             churn_price: of a change of everything.
+            place: variants, interval_s, episode_s, limits and serving, as `world` takes them.
 
         Raises:
             UsageError: an argument makes no sense, or the cluster has nothing that the agent could set.
@@ -78,17 +68,13 @@ class FleetEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.int64]]):
                 f"acts_on={list(acts_on)} must name 'replicas', 'nodes' or both, target={target} lie within 0 and 1"
             )
         provision: Literal["pending", "manual"] = "manual" if self._nodes else "pending"
-        self._world = world(
-            trace, cluster, provision=provision, variants=variants, interval_s=interval_s, episode_s=episode_s,
-            limits=limits, serving=serving,
-        )  # fmt: skip
+        self._world = world(trace, cluster, provision=provision, **place)
         self._cluster = cluster = self._world.cluster
-        place_of(cluster, None)
         if self._nodes and not any(pool.provision == "manual" for pool in cluster.pools):
             raise UsageError(
                 f"cluster {cluster.name!r}: all pools size themselves; give one provision='manual' for an agent to size"
             )
-        self._target, self._prices, self._interval_s = target, (late_price, churn_price), interval_s
+        self._target, self._prices = target, (late_price, churn_price)
         self._core_usd_h = min((pool.price_usd_h / pool.cpu_cores for pool in cluster.pools), default=0.0)
         self.columns, self._factors = fleet_columns(cluster), fleet_factors(cluster)
         self._begin()
@@ -151,7 +137,7 @@ class FleetEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.int64]]):
         if not self._nodes:
             return sum(dial.wanted / dial.full() for dial in services) / len(services)
         cores = sum(dial.full() * dial.spec.cpu_cores for dial in services)
-        usd = cores * self._core_usd_h * self._interval_s / _HOUR_S
+        usd = cores * self._core_usd_h * self._world.interval_s / _HOUR_S
         return episode.kpis["cost_usd"] / usd if usd > 0 else 0.0
 
     def _info(self, episode: Episode, *, limited: bool) -> dict[str, Any]:

@@ -8,8 +8,8 @@ Optimization Flow Control, IEEE/ACM Transactions on Networking 7(6), 1999, do so
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, Literal, Unpack
 
 import gymnasium
 import numpy as np
@@ -17,15 +17,13 @@ from gymnasium.utils.seeding import np_random
 from numpy.typing import NDArray
 from pettingzoo import ParallelEnv
 
-from twin.engine.traffic import Serve
-from twin.envs.episode import Episode
+from twin.envs.episode import Episode, begun
 from twin.envs.frame import ReplicaDial, View, mask
-from twin.envs.scale import begun, place_of
 from twin.envs.sizing import BOUND, SERVICE_METRICS, TARGETS, service_factors
-from twin.envs.world import DAY_S, OPTIONS, THREE, Variant, world
+from twin.envs.world import OPTIONS, THREE, Place, world
 from twin.observe import CLOCK
 from twin.trace.trace import Trace
-from twin.types import Cluster, Limits
+from twin.types import Cluster
 
 PRICE = "cluster.price"
 
@@ -55,38 +53,26 @@ class ScaleParallelEnv(ParallelEnv[str, Seen, np.int64]):
         *,
         price_step: float = 0.01,
         provision: Literal["pending", "manual"] = "manual",
-        variants: Sequence[Variant] = (),
-        interval_s: float = 60.0,
-        episode_s: float = DAY_S,
-        limits: Limits | Mapping[str, Any] | None = None,
-        serving: Serve | Literal["fluid", "requests"] = "fluid",
         late_price: float = 10.0,
         churn_price: float = 0.5,
+        **place: Unpack[Place],
     ) -> None:
-        """An environment over the whole of `trace`; see `ScaleEnv` for the arguments that are not named here.
+        """An environment over the whole of `trace`.
 
         Args:
             trace: the recording, or its name.
             cluster: what is mirrored.
             price_step: how far the price moves while twice as much is asked for as there is.
             provision: of the default cluster's pools: "manual" is a cluster of fixed size.
-            variants: (trace, events) that scenarios made of the recording.
-            interval_s: seconds between actions.
-            episode_s: the length of an episode.
-            limits: the shield, for each service.
-            serving: how requests are served.
             late_price: of a late share of 1 over a step.
             churn_price: of a change of all replicas.
+            place: variants, interval_s, episode_s, limits and serving, as `world` takes them.
 
         Raises:
             UsageError: an argument makes no sense, or the cluster has no services.
         """
-        self._world = world(
-            trace, cluster, provision=provision, variants=variants, interval_s=interval_s, episode_s=episode_s,
-            limits=limits, serving=serving,
-        )  # fmt: skip
+        self._world = world(trace, cluster, provision=provision, **place)
         self._cluster = cluster = self._world.cluster
-        place_of(cluster, None)
         self._price_step, self._prices = price_step, (late_price, churn_price)
         self.price = 0.0
         self.possible_agents = [service.name for service in cluster.services]

@@ -10,21 +10,19 @@ terminated: a cluster does not end.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, Unpack
 
 import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from twin.engine.traffic import Serve
-from twin.envs.episode import Episode
+from twin.envs.episode import Episode, begun
 from twin.envs.frame import ReplicaDial, View, mask
 from twin.envs.sizing import BOUND, TARGETS, columns, scales
-from twin.envs.world import DAY_S, ONE, Variant, world
-from twin.errors import UsageError
+from twin.envs.world import ONE, Place, world
 from twin.trace.trace import Trace
-from twin.types import Cluster, Limits
+from twin.types import Cluster
 
 
 class ScaleEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
@@ -47,43 +45,27 @@ class ScaleEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
         cluster: Cluster | Mapping[str, Any] | None = None,
         service: str | None = None,
         *,
-        variants: Sequence[Variant] = (),
-        interval_s: float = 60.0,
-        episode_s: float = DAY_S,
-        limits: Limits | Mapping[str, Any] | None = None,
-        serving: Serve | Literal["fluid", "requests"] = "fluid",
         late_price: float = 10.0,
         churn_price: float = 0.5,
+        **place: Unpack[Place],
     ) -> None:
-        """An environment over the whole of `trace`; see `world` for the arguments that all environments share.
+        """An environment over the whole of `trace`.
 
         Args:
             trace: the recording, or its name.
             cluster: what is mirrored.
             service: the one to scale; the cluster's first by default.
-            variants: (trace, events) that scenarios made of the recording; each episode meets one, at random.
-            interval_s: seconds between actions.
-            episode_s: the length of an episode; one that begins later ends with the trace.
-            limits: the shield.
-            serving: how requests are served.
             late_price: of a late share of 1 over a step.
             churn_price: of a change of all replicas.
+            place: variants, interval_s, episode_s, limits and serving, as `world` takes them.
 
         Raises:
             UsageError: an argument makes no sense, or the cluster has no such service.
         """
-        self._world = world(
-            trace,
-            cluster,
-            variants=variants,
-            interval_s=interval_s,
-            episode_s=episode_s,
-            limits=limits,
-            serving=serving,
-        )
+        self._world = world(trace, cluster, **place)
         cluster = self._world.cluster
-        self._place = place_of(cluster, service)
-        self._service = cluster.services[self._place]
+        self._service = cluster.services[0] if service is None else cluster.service(service)
+        self._at = cluster.services.index(self._service)
         self._prices = late_price, churn_price
         self.columns = columns(cluster, self._service.name)
         self._factors = scales(cluster, self._service.name)
@@ -122,19 +104,5 @@ class ScaleEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
         return self._view.features()
 
     def _info(self, episode: Episode, *, limited: bool) -> dict[str, Any]:
-        mine = episode.services[self._place]
+        mine = episode.services[self._at]
         return {**episode.kpis, **mine, "limited": limited, "action_mask": self.action_masks()}
-
-
-def place_of(cluster: Cluster, service: str | None) -> int:
-    """Which of the cluster's services is meant; raises UsageError when there is none."""
-    if not cluster.services:
-        raise UsageError(f"cluster {cluster.name!r} has no services; there is nothing to scale")
-    return 0 if service is None else cluster.services.index(cluster.service(service))
-
-
-def begun(episode: Episode | None) -> Episode:
-    """The episode; raises UsageError when there is none yet."""
-    if episode is None:
-        raise UsageError("no episode has begun; call reset() first")
-    return episode

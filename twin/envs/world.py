@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 import polars as pl
@@ -87,6 +87,16 @@ class World:
         return Episode(plant, self.limits, self.interval_s, length_s, {"start_s": start_s, "variant": variant})
 
 
+class Place(TypedDict, total=False):
+    """The arguments of `world` that all environments take as they are; what is left out has `world`'s default."""
+
+    variants: Sequence[Variant]
+    interval_s: float
+    episode_s: float
+    limits: Limits | Mapping[str, Any] | None
+    serving: traffic.Serve | Literal["fluid", "requests"]
+
+
 def world(
     trace: Trace | str,
     cluster: Cluster | Mapping[str, Any] | None,
@@ -104,14 +114,14 @@ def world(
         trace: the recording, or its name.
         cluster: what is mirrored, or the arguments of `twin.types.cluster`; by default `cluster_for(trace)`.
         provision: of the default cluster's pools.
-        variants: (trace, events) that scenarios made of the recording.
-        interval_s: seconds between decisions.
-        episode_s: the length of an episode.
-        limits: the shield, or its fields that are not the default.
+        variants: (trace, events) that scenarios made of the recording; each episode meets one, at random.
+        interval_s: seconds between actions.
+        episode_s: the length of an episode; one that begins later ends with the trace.
+        limits: the shield (of each service and pool), or its fields that are not the default.
         serving: how requests are served: averages ("fluid"), each request ("requests"), or a model of one's own.
 
     Raises:
-        UsageError: an argument is none of these.
+        UsageError: an argument is none of these, or the cluster has no services.
     """
     recording = trace_of(trace)
     if isinstance(cluster, Mapping):
@@ -124,14 +134,11 @@ def world(
     if isinstance(limits, Mapping):
         fields: dict[str, Any] = {k: RateLimit(**v) if isinstance(v, Mapping) else v for k, v in limits.items()}
         limits = Limits(**fields)
-    return World(
-        ((recording, ()), *variants),
-        cluster_for(recording, provision) if cluster is None else cluster,
-        limits or Limits(),
-        interval_s,
-        episode_s,
-        serving,
-    )
+    if cluster is None:
+        cluster = cluster_for(recording, provision)
+    if not cluster.services:
+        raise UsageError(f"cluster {cluster.name!r} has no services; there is nothing to scale")
+    return World(((recording, ()), *variants), cluster, limits or Limits(), interval_s, episode_s, serving)
 
 
 def trace_of(trace: Trace | str) -> Trace:
@@ -180,8 +187,9 @@ def cluster_for(trace: Trace, provision: Literal["pending", "manual"] = "pending
 
     What a unit of recorded demand means in requests is chosen so, and says nothing of the recorded system.
     """
-    mean = dict(trace.demand.group_by("service", maintain_order=True).agg(pl.col("value").mean()).iter_rows())
-    services = tuple(_service(name, value) for name, value in mean.items())
+    # means by polars' groups differ in their last digit with the number of its threads
+    rows = trace.demand.partition_by("service", maintain_order=True, as_dict=True).items()
+    services = tuple(_service(name, float(demand["value"].to_numpy().mean())) for (name,), demand in rows)
     nodes = math.ceil(len(services) * _REPLICAS * _REPLICA_CORES / _NODE_CORES)
     steady = Pool(
         "steady", _NODE_CORES, 64, 0.76, nodes=nodes, min_nodes=1, max_nodes=4 * nodes, boot=Delay(150.0, 0.3),

@@ -34,7 +34,7 @@ TRACE_TABLES = (
     "incidents",
     "prices",
 )
-RUN_TABLES = ("service_steps", "pool_steps", "decisions", "kpis")
+RUN_TABLES = ("service_steps", "pool_steps", "decisions", "incidents", "kpis")
 JOB_TABLES = ("outcomes", "placements", "job_cdf", "scorecard", "validity", "job_steps", "explanations", "calibration")
 STUDY_TABLES = ("results", "summary", "forecasts", "forecast_scores")
 INSPECT_TABLES = (

@@ -3,7 +3,7 @@
 import pytest
 
 from agents.rules.guarded import Guarded
-from agents.rules.hpa import Hpa
+from agents.rules.replicas.hpa import Hpa
 from agents.rules.static import Static
 from twin.errors import PolicyError, UsageError
 from twin.types import Action, Controller

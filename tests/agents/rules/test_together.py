@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from agents.rules.oracle import Oracle
+from agents.rules.replicas.oracle import Oracle
 from agents.rules.static import Static
 from agents.rules.together import Together
 from twin.errors import UsageError

@@ -9,16 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agents.rules.replicas import erlang as rules
 from twin.engine.erlang import (
     LEVELS,
     above,
-    erlang_b,
-    erlang_c,
     flow,
     law,
     longer,
     mean_patient_wait_s,
-    mean_wait_s,
     noise_mean,
     noise_mean_between,
     strata,
@@ -37,45 +35,44 @@ def stationary(servers: int, load: float, places: int) -> np.ndarray:
 
 @pytest.mark.parametrize("servers", [1, 2, 7, 40])
 @pytest.mark.parametrize("rho", [0.3, 0.8, 1.2])
-def test_erlang_b_solves_the_balance_equations(servers: int, rho: float) -> None:
-    assert erlang_b(servers, rho * servers) == pytest.approx(stationary(servers, rho * servers, 0)[-1], rel=1e-9)
+def test_without_patience_the_law_solves_the_balance_equations(servers: int, rho: float) -> None:
+    lost, _, _ = law(servers, rho * servers, 0.2, 1.0, 0.0)
+    assert lost == pytest.approx(stationary(servers, rho * servers, 0)[-1], rel=1e-9)
 
 
 @pytest.mark.parametrize("servers", [1, 2, 7, 40])
 @pytest.mark.parametrize("rho", [0.3, 0.8])
-def test_erlang_c_and_the_mean_wait_solve_the_balance_equations(servers: int, rho: float) -> None:
+def test_with_endless_patience_the_law_solves_the_balance_equations(servers: int, rho: float) -> None:
     p = stationary(servers, rho * servers, 400)
     waiting = np.maximum(np.arange(len(p)) - servers, 0)
-    assert erlang_c(servers, rho * servers) == pytest.approx(p[servers:].sum(), rel=1e-9)
-    rate = rho * servers / 0.2
-    assert mean_wait_s(servers, rho * servers, 0.2, 1.0) == pytest.approx((p * waiting).sum() / rate, rel=1e-9)
+    lost, density, decay = law(servers, rho * servers, 0.2, 1.0, 1e9)
+    assert lost == 0.0
+    assert waits_longer(0.0, density, decay, 1e9) == pytest.approx(p[servers:].sum(), rel=1e-9)
+    mean_s = (p * waiting).sum() / (rho * servers / 0.2)
+    assert mean_patient_wait_s(density, decay, 1e9) == pytest.approx(mean_s, rel=1e-9)
 
 
 @given(st.floats(0.01, 0.99), st.floats(0.0, 3.0))
 def test_one_server_waits_as_pollaczek_and_khinchine_say(rho: float, cv: float) -> None:
-    assert mean_wait_s(1, rho, 1.0, cv) == pytest.approx(rho * (1 + cv * cv) / (2 * (1 - rho)), rel=1e-9)
-
-
-def test_without_load_nobody_waits_and_beyond_saturation_everybody() -> None:
-    assert erlang_c(3, 0.0) == 0.0
-    assert erlang_c(3, 3.0) == erlang_c(3, 5.0) == 1.0
-    assert mean_wait_s(3, 3.0, 1.0, 1.0) == math.inf
+    _, density, decay = law(1, rho, 1.0, cv, 1e9)
+    exact_s = rho * (1 + cv * cv) / (2 * (1 - rho))
+    assert mean_patient_wait_s(density, decay, 1e9) == pytest.approx(exact_s, rel=1e-9)
 
 
 @given(st.integers(1, 200), st.floats(0.05, 0.97), st.floats(0.0, 2.0))
 def test_with_endless_patience_the_law_is_erlang_c(servers: int, rho: float, cv: float) -> None:
     lost, density, decay = law(servers, rho * servers, 0.3, cv, 1e9)
     assert lost == 0.0
-    assert waits_longer(0.0, density, decay, 1e9) == pytest.approx(erlang_c(servers, rho * servers), rel=1e-9)
-    assert mean_patient_wait_s(density, decay, 1e9) == pytest.approx(
-        mean_wait_s(servers, rho * servers, 0.3, cv), rel=1e-9
-    )
+    waits = rules.erlang_c(servers, rho * servers)
+    assert waits_longer(0.0, density, decay, 1e9) == pytest.approx(waits, rel=1e-9)
+    mean_s = 0.5 * (1 + cv * cv) * waits * 0.3 / (servers * (1 - rho))
+    assert mean_patient_wait_s(density, decay, 1e9) == pytest.approx(mean_s, rel=1e-9)
 
 
 @given(st.integers(1, 200), st.floats(0.05, 3.0))
 def test_without_patience_the_law_is_erlang_b(servers: int, rho: float) -> None:
     lost, _, _ = law(servers, rho * servers, 0.3, 1.0, 0.0)
-    assert lost == pytest.approx(erlang_b(servers, rho * servers), rel=1e-9)
+    assert lost == pytest.approx(rules.erlang_b(servers, rho * servers), rel=1e-9)
 
 
 @given(st.integers(1, 50), st.floats(1.5, 5.0))

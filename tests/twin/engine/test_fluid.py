@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from twin.engine.erlang import mean_wait_s
+from agents.rules.replicas.erlang import erlang_c
 from twin.engine.fluid import Fluid
 from twin.engine.serving import (
     ARRIVED,
@@ -219,7 +219,7 @@ def test_the_mean_wait_is_erlangs(servers: int, rho: float) -> None:
     world = World(service(service_time_s=1e-4, concurrency=1, slo_s=1.0))
     world.set(0, servers * rho * 1e4, servers)
     books = world.serve(60.0)[0]
-    exact = mean_wait_s(servers, servers * rho, 1e-4, 1.0)
+    exact = erlang_c(servers, servers * rho) * 1e-4 / (servers * (1 - rho))
     assert books[WAIT_S] / books[ARRIVED] == pytest.approx(exact, rel=1e-9)
 
 

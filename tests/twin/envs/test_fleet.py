@@ -33,7 +33,8 @@ def manual(quotas: tuple[Quota, ...] = (), **pool: Any) -> Cluster:
 
 
 def nodes_env(cluster: Cluster, **options: Any) -> FleetEnv:
-    return FleetEnv(TRACE, cluster, **{"acts_on": ["nodes"], "episode_s": 3600.0, **options})
+    given: dict[str, Any] = {"acts_on": ["nodes"], "episode_s": 3600.0, **options}
+    return FleetEnv(TRACE, cluster, **given)
 
 
 def wanted(env: ScaleEnv | FleetEnv, column: str) -> int:

@@ -35,7 +35,8 @@ def two(nodes: int) -> tuple[Trace, Cluster]:
 
 
 def make(nodes: int = 6, **options: Any) -> ScaleParallelEnv:
-    return ScaleParallelEnv(*two(nodes), **{"episode_s": 1800.0, **options})
+    given: dict[str, Any] = {"episode_s": 1800.0, **options}
+    return ScaleParallelEnv(*two(nodes), **given)
 
 
 def same(number: int) -> dict[str, np.int64]:
