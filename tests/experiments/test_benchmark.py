@@ -101,7 +101,7 @@ def test_failing_cells_do_not_end_the_study(tmp_path: Path) -> None:
     done = call("benchmark", *SMALL, "scenarios.node_failures.first_s=-5", f"out={out}")
     assert done.returncode == 4, done.stderr
     assert no_traceback(done)
-    assert "before the run begins" in (out / "identity.json").read_text()
+    assert "must not begin before 0 s" in (out / "identity.json").read_text()
 
 
 @pytest.mark.parametrize("verb", ["benchmark", "train"])

@@ -103,7 +103,7 @@ def test_a_pool_at_its_bounds_takes_no_change_beyond_them() -> None:
     env = nodes_env(cluster, limits=Limits(grow=FREE, shrink=FREE))
     env.reset(seed=0)
     assert [c for c, fits in zip(CHANGES, env.action_masks()[: len(CHANGES)], strict=True) if fits] == [-1, 0, 1]
-    env = nodes_env(cluster, limits=Limits(max_value=4, grow=FREE, shrink=FREE))
+    env = nodes_env(cluster, limits=Limits(max_nodes=4, grow=FREE, shrink=FREE))
     env.reset(seed=0)
     assert [c for c, fits in zip(CHANGES, env.action_masks()[: len(CHANGES)], strict=True) if fits] == [-1, 0]
 
