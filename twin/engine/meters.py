@@ -11,7 +11,7 @@ from twin.engine.books import Books
 from twin.engine.clock import after
 from twin.engine.power import curves, drawn_w
 from twin.engine.prices import Steps
-from twin.engine.reading import percentiles
+from twin.engine.reading import meter_pools, meter_services
 from twin.engine.serving import ARRIVED, BOOKS, BUSY_S, DROPPED, FAILED, LATE, READY_S, RETRIED, SERVED, WAIT_S, WORK_S
 from twin.engine.state import BOOTING, DRAINING, PENDING, READY, STARTING, UP, State
 from twin.engine.state import FAILED as BROKEN
@@ -40,17 +40,14 @@ class Meters:
         self._carbon = carbon_g_kwh
         self._curves = curves(cluster)
         self._times: list[float] = []
-        self._times_end = env.now
+        self._times_end = self._began_s = env.now
         self._services: list[NDArray[np.float64]] = []
+        self._energy_kwh: list[NDArray[np.float64]] = []
         self._pools: list[NDArray[np.float64]] = []
-        self._remember()
+        self._seen = np.column_stack([state.books, state.egress_gib, state.egress_usd])
+        self._seen_responses = state.responses.copy()
+        self._seen_pools = np.column_stack([state.node_books_s, state.cost_usd])
         after(env, step_s, self._read)
-
-    def _remember(self) -> None:
-        state = self._state
-        self._last = np.column_stack([state.books, state.egress_gib, state.egress_usd])
-        self._last_responses = state.responses.copy()
-        self._last_pools = np.column_stack([state.node_books_s, state.cost_usd])
 
     def _read(self) -> None:
         self.read()
@@ -62,23 +59,18 @@ class Meters:
         if now <= self._times_end:
             return
         self._books.settle()
-        step = np.column_stack([state.books, state.egress_gib, state.egress_usd]) - self._last
-        tail = percentiles(state.responses - self._last_responses)
-        self._services.append(
-            np.column_stack([step, state.queue, state.inside, tail, state.wanted, state.count[:, PENDING:]]).astype(
-                float
-            )
+        services = meter_services(
+            state.books, state.egress_gib, state.egress_usd, state.queue, state.inside, state.responses,
+            state.wanted, state.count, self._seen, self._seen_responses,
+        )  # fmt: skip
+        pools = meter_pools(
+            state.node_books_s, state.cost_usd, state.node_count, state.node_pool, state.node_used, self._seen_pools
         )
-        money = np.column_stack([state.node_books_s, state.cost_usd]) - self._last_pools
-        energy_kwh = self._drawn_j(step[:, WORK_S], money[:, 0], now - self._times_end) / _J_KWH
-        grams = energy_kwh * [
-            each if isinstance(each, float | int) else each.mean(self._times_end, now) for each in self._carbon
-        ]
-        used_cores = np.bincount(state.node_pool, weights=state.node_used[:, 0], minlength=len(self._cluster.pools))
-        self._pools.append(np.column_stack([money, energy_kwh, grams, state.node_count, used_cores]).astype(float))
+        self._services.append(services)
+        self._pools.append(pools)
+        self._energy_kwh.append(self._drawn_j(services[:, WORK_S], pools[:, 0], now - self._times_end) / _J_KWH)
         self._times.append(now)
         self._times_end = now
-        self._remember()
 
     def _drawn_j(self, work_s: NDArray[np.float64], node_s: NDArray[np.float64], dt_s: float) -> NDArray[np.float64]:
         """Joules of each pool in a step in which services worked for `work_s` and nodes were billed for `node_s`.
@@ -96,8 +88,7 @@ class Meters:
         names = [s.name for s in self._cluster.services]
         if not self._times or not names:
             return tables.empty("service_steps")
-        rows = np.stack(self._services)  # [steps, services, books and what is behind them]
-        book = rows.reshape(-1, rows.shape[2]).T
+        book = np.concatenate(self._services).T  # [books and what is behind them, steps x services]
         count = book[_WANTED:].astype(np.int64)
         frame = {
             "time_s": np.repeat(self._times, len(names)),
@@ -130,20 +121,28 @@ class Meters:
         pools = self._cluster.pools
         if not self._times or not pools:
             return tables.empty("pool_steps")
-        rows = np.stack(self._pools)  # [steps, pools, node_s, USD, kWh, g, 5 states, used cores]
-        flat = rows.reshape(-1, rows.shape[2])
-        states = flat[:, 4:9].astype(np.int64)
+        flat = np.concatenate(self._pools)  # [steps x pools, node_s, USD, 5 states, used cores]
+        energy_kwh = np.stack(self._energy_kwh)  # [steps, pools]
+        states = flat[:, 2:7].astype(np.int64)
         frame = {
             "time_s": np.repeat(self._times, len(pools)),
             "pool": [pool.name for pool in pools] * len(self._times),
             "node_s": flat[:, 0],
             "cost_usd": flat[:, 1],
-            "energy_kwh": flat[:, 2],
-            "carbon_g": flat[:, 3],
+            "energy_kwh": energy_kwh.ravel(),
+            "carbon_g": (energy_kwh * self._intensity()).ravel(),
             "ready_nodes": states[:, UP],
             "booting_nodes": states[:, BOOTING],
             "failed_nodes": states[:, BROKEN],
             "draining_nodes": states[:, DRAINING],
-            "used_cpu_cores": flat[:, 9],
+            "used_cpu_cores": flat[:, 7],
         }
         return tables.conform(pl.DataFrame(frame), "pool_steps", "telemetry")
+
+    def _intensity(self) -> NDArray[np.float64]:
+        """The mean carbon intensity of each pool's power in each step [steps, pools] in g/kWh."""
+        steps = np.array([self._began_s, *self._times])
+        out = np.empty((len(self._times), len(self._carbon)))
+        for pool, each in enumerate(self._carbon):
+            out[:, pool] = each.means(steps) if isinstance(each, Steps) else each
+        return out

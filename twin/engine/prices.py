@@ -33,13 +33,13 @@ class Steps:
                 f"{known or 'none'}: attach a recording with a scenario of scenarios.regions"
             )
 
-    def mean(self, since_s: float, until_s: float) -> float:
-        """The average between two moments."""
-        begin, end = (int(np.searchsorted(self.time_s, t, side="right")) - 1 for t in (since_s, until_s))
-        if begin == end:
-            return float(self.value[begin])
-        edges = np.concatenate(([since_s], self.time_s[begin + 1 : end + 1], [until_s]))
-        return float(np.diff(edges) @ self.value[begin : end + 1] / (until_s - since_s))
+    def means(self, edges_s: F8) -> F8:
+        """The averages between each two neighbours of `edges_s` [edges - 1]."""
+        ends = np.append(self.time_s[1:], np.inf)
+        whole = np.concatenate(([0.0], np.cumsum(self.value[:-1] * np.diff(self.time_s))))
+        step = np.searchsorted(ends, edges_s, side="right")
+        until = whole[step] + self.value[step] * (edges_s - self.time_s[step])
+        return np.diff(until) / np.diff(edges_s)
 
 
 def follow(env: simpy.Environment, trace: Trace, cluster: Cluster, state: State, books: Books) -> None:

@@ -10,12 +10,16 @@ from numpy.typing import NDArray
 from twin import fleet
 from twin.engine import serving
 from twin.engine.compiling import compiler
-from twin.engine.serving import ARRIVED, BUSY_S, DROPPED, FAILED, LATE, READY_S, WORK_S, percentile
+from twin.engine.serving import ARRIVED, BOOKS, BUSY_S, DROPPED, FAILED, LATE, READY_S, WORK_S, percentile
 from twin.engine.state import BOOTING, DRAINING, PENDING, READY, STARTING, UP
 from twin.engine.state import FAILED as BROKEN
 from twin.observe import SERVICE_METRICS
 
 F8 = NDArray[np.float64]
+
+METERED = BOOKS + 11
+"""Columns of `meter_services`: the books; egress in GiB and USD; waiting and inside; p50, p95, p99; wanted, pending,
+starting and ready replicas."""
 
 compiled = compiler([Path(name) for name in (__file__, serving.__file__, fleet.__file__)], _nrt=True)
 
@@ -125,3 +129,51 @@ def read_pools(
         out[p, 7] = interrupted[p]
     for n in range(node_pool.shape[0]):
         out[node_pool[n], 4] += max(node_free[n, 0], 0.0)
+
+
+@compiled
+def meter_services(
+    books: F8,
+    egress_gib: F8,
+    egress_usd: F8,
+    queue: F8,
+    inside: F8,
+    responses: F8,
+    wanted: NDArray[np.int64],
+    count: NDArray[np.int64],
+    seen: F8,
+    seen_responses: F8,
+) -> F8:
+    """A row for each service [services, METERED]: what its books and egress grew by, then how it is now.
+
+    `seen` [services, BOOKS + 2] and `seen_responses` are what was there at the last reading, and are moved.
+    """
+    tail = percentiles(responses - seen_responses)
+    out = np.empty((books.shape[0], METERED))
+    for s in range(out.shape[0]):
+        for b in range(BOOKS):
+            out[s, b], seen[s, b] = books[s, b] - seen[s, b], books[s, b]
+        out[s, BOOKS], seen[s, BOOKS] = egress_gib[s] - seen[s, BOOKS], egress_gib[s]
+        out[s, BOOKS + 1], seen[s, BOOKS + 1] = egress_usd[s] - seen[s, BOOKS + 1], egress_usd[s]
+        out[s, BOOKS + 2], out[s, BOOKS + 3] = queue[s], inside[s]
+        out[s, BOOKS + 4 : BOOKS + 7] = tail[s]
+        out[s, BOOKS + 7] = wanted[s]
+        out[s, BOOKS + 8 :] = count[s, PENDING:]
+    seen_responses[:] = responses
+    return out
+
+
+@compiled
+def meter_pools(
+    node_s: F8, cost_usd: F8, count: NDArray[np.int64], node_pool: NDArray[np.int64], node_used: F8, seen: F8
+) -> F8:
+    """A row for each pool: node-seconds and money since `seen` [pools, 2], nodes by state, CPU cores promised now."""
+    states = count.shape[1]
+    out = np.zeros((count.shape[0], states + 3))
+    for p in range(out.shape[0]):
+        out[p, 0], seen[p, 0] = node_s[p] - seen[p, 0], node_s[p]
+        out[p, 1], seen[p, 1] = cost_usd[p] - seen[p, 1], cost_usd[p]
+        out[p, 2 : 2 + states] = count[p]
+    for n in range(node_pool.shape[0]):
+        out[node_pool[n], 2 + states] += node_used[n, 0]
+    return out
