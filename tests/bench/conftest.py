@@ -9,21 +9,26 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
 import pytest
+import simpy
 from hydra import compose, initialize_config_module
 from numpy.typing import NDArray
 from omegaconf import DictConfig
+from simpy.events import Event
 
 import twin
 from experiments import cell, schema
 from twin.types import Cluster, Controller, Limits
 
 DAY_S = 86_400.0
+STEP_S = 60.0
+EVENTS_A_STEP = 100  # as many arrivals as departures
 _LINES = pytest.StashKey[list[str]]()
 
 Configured = Callable[..., DictConfig]
@@ -62,6 +67,34 @@ def cheapest(*calls: Callable[[], object], rounds: int = 3) -> list[float]:
             call()
             spent[place] = min(spent[place], time.process_time() - start)
     return spent
+
+
+def on_timeout(env: simpy.Environment, delay_s: float, call: Callable[[Event], None]) -> None:
+    """Call it with the event in so many simulated seconds."""
+    timeout = env.timeout(delay_s)
+    assert timeout.callbacks is not None
+    timeout.callbacks.append(call)
+
+
+def bare_steps(steps: int) -> None:
+    """Arrivals and departures as callbacks, about EVENTS_A_STEP of them a step, and the clock stopped at each step."""
+    env = simpy.Environment()
+    rng = np.random.default_rng(0)
+    gap = cycle(rng.exponential(2.0 * STEP_S / EVENTS_A_STEP, 4096).tolist())
+    stay = cycle(rng.exponential(STEP_S, 4096).tolist())
+    present = [0]
+
+    def arrive(_event: Event) -> None:
+        present[0] += 1
+        on_timeout(env, next(stay), leave)
+        on_timeout(env, next(gap), arrive)
+
+    def leave(_event: Event) -> None:
+        present[0] -= 1
+
+    on_timeout(env, 0.0, arrive)
+    for step in range(steps):
+        env.run(until=(step + 1) * STEP_S)
 
 
 def each_us(call: Callable[[], object], times: int) -> NDArray[np.float64]:

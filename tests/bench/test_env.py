@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from itertools import cycle
 from typing import Literal
 
 import numpy as np
 import pytest
-import simpy
-from simpy.events import Event
 
-from tests.bench.conftest import Figure, cheapest
+from tests.bench.conftest import EVENTS_A_STEP, Figure, bare_steps, cheapest
 from twin import Trace
 from twin.envs.scale import ScaleEnv
 from twin.envs.sizing import TARGETS
@@ -21,39 +17,10 @@ from twin.types import Cluster
 
 pytestmark = pytest.mark.bench
 
-STEP_S = 60.0
 STEPS = 1400
-EVENTS_A_STEP = 100  # as many arrivals as departures
 RATE_RPS = 0.8
 AT_MOST = 0.30 / 0.18  # a step of 0.30 ms where the floor takes 0.18 ms
 AVERAGES_AT_MOST = 2.0  # so little traffic is followed in less time than the averages of any traffic take
-
-
-def on_timeout(env: simpy.Environment, delay_s: float, call: Callable[[Event], None]) -> None:
-    timeout = env.timeout(delay_s)
-    assert timeout.callbacks is not None
-    timeout.callbacks.append(call)
-
-
-def floor() -> None:
-    """The same number of steps of arrivals and departures, each a bare callback on a Timeout."""
-    env = simpy.Environment()
-    rng = np.random.default_rng(0)
-    gap = cycle(rng.exponential(2.0 * STEP_S / EVENTS_A_STEP, 4096).tolist())
-    stay = cycle(rng.exponential(1.0, 4096).tolist())
-    present = [0]
-
-    def arrive(_event: Event) -> None:
-        present[0] += 1
-        on_timeout(env, next(stay), leave)
-        on_timeout(env, next(gap), arrive)
-
-    def leave(_event: Event) -> None:
-        present[0] -= 1
-
-    on_timeout(env, 0.0, arrive)
-    for step in range(STEPS):
-        env.run(until=(step + 1) * STEP_S)
 
 
 def small(week: Trace) -> Cluster:
@@ -86,7 +53,7 @@ def test_a_step_with_masks_and_info(
     spent_s, floor_s = np.inf, np.inf
     for seed in range(5):
         env.reset(seed=seed)
-        each = cheapest(work, floor, rounds=1)
+        each = cheapest(work, lambda: bare_steps(STEPS), rounds=1)
         spent_s, floor_s = min(spent_s, each[0]), min(floor_s, each[1])
     assert arrived / (5 * STEPS) == pytest.approx(EVENTS_A_STEP / 2, rel=0.1)
     name = f"environment, a step, {serving} (floor: {EVENTS_A_STEP} events)"

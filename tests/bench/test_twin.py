@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import cycle
 
 import numpy as np
 import pytest
@@ -11,7 +10,7 @@ import simpy
 from simpy.events import Event
 
 from experiments.cell import build
-from tests.bench.conftest import DAY_S, Figure, cheapest
+from tests.bench.conftest import DAY_S, EVENTS_A_STEP, STEP_S, Figure, bare_steps, cheapest, on_timeout
 from twin import Trace, simulate
 from twin.engine.plant import TwinPlant
 from twin.envs.scale import ScaleEnv
@@ -22,8 +21,6 @@ pytestmark = pytest.mark.bench
 
 WEEK_S = 7 * DAY_S
 WIDTH = 16  # events that wait at the same time
-STEP_S = 60.0
-EVENTS_A_STEP = 100
 
 
 def events_of(monkeypatch: pytest.MonkeyPatch, work: Callable[[], object]) -> int:
@@ -40,12 +37,6 @@ def events_of(monkeypatch: pytest.MonkeyPatch, work: Callable[[], object]) -> in
     return count[0]
 
 
-def on_timeout(env: simpy.Environment, delay_s: float, call: Callable[[Event], None]) -> None:
-    timeout = env.timeout(delay_s)
-    assert timeout.callbacks is not None
-    timeout.callbacks.append(call)
-
-
 def bare_events(count: int) -> None:
     """Nothing but `count` Timeouts, each with one callback."""
     env = simpy.Environment()
@@ -60,27 +51,6 @@ def bare_events(count: int) -> None:
         on_timeout(env, place / WIDTH, tick)
     env.run()
     assert left == [0]
-
-
-def bare_steps(steps: int) -> None:
-    """Arrivals and departures as callbacks, about EVENTS_A_STEP of them a step, and the clock stopped at each step."""
-    env = simpy.Environment()
-    rng = np.random.default_rng(0)
-    gap = cycle(rng.exponential(2.0 * STEP_S / EVENTS_A_STEP, 4096).tolist())
-    stay = cycle(rng.exponential(STEP_S, 4096).tolist())
-    present = [0]
-
-    def arrive(_event: Event) -> None:
-        present[0] += 1
-        on_timeout(env, next(stay), leave)
-        on_timeout(env, next(gap), arrive)
-
-    def leave(_event: Event) -> None:
-        present[0] -= 1
-
-    on_timeout(env, 0.0, arrive)
-    for step in range(steps):
-        env.run(until=(step + 1) * STEP_S)
 
 
 def test_a_week_of_the_web_cluster_under_hpa(
