@@ -188,7 +188,7 @@ def check_scheduler(option: str, policies: dict[str, Path]) -> None:
 def check_serving(option: str, policies: dict[str, Path]) -> None:
     """Both models serve the same demand to the same controller: what arrives agrees within its noise."""
     run = simulated([f"serving={option}"], policies)
-    other = simulated(["serving=fluid"], policies)
+    other = simulated([f"serving={'requests' if option == 'fluid' else 'fluid'}"], policies)
     arrived = [float(each.service_steps["arrived_requests"].sum()) for each in (run, other)]
     assert arrived[0] == pytest.approx(arrived[1], rel=0.02)
 
