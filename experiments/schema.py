@@ -211,7 +211,102 @@ class Calibrate(Common):
     power_samples: str | None = MISSING
 
 
+@dataclass
+class Pretrain(Common):
+    """The networks that are shipped."""
+
+    data: str = MISSING
+    recordings: dict[str, str] = MISSING
+    members: int = MISSING
+    networks: Any = MISSING
+    card: str = MISSING
+
+
+@dataclass
+class Accuracy(Common):
+    """Forecasters on the recorded series of one level and one grid."""
+
+    level: str = MISSING
+    grid: str = MISSING
+    data: str | None = MISSING
+    train_share: float = MISSING
+    extras: bool = MISSING
+    statistical: list[str] = MISSING
+    candidate: str = MISSING
+    earlier: list[str] = MISSING
+    fresh: list[str] = MISSING
+    horizon_steps: int = MISSING
+    day_steps: int = MISSING
+    origins: int = MISSING
+    grids: Any = MISSING
+    forecasters: dict[str, Any] = MISSING
+
+
+@dataclass
+class CapacityPlans:
+    """How capacity is planned from forecasts."""
+
+    step_s: int = MISSING
+    periods: int = MISSING
+    lead_steps: int = MISSING
+    target_utilisation: float = MISSING
+    shortage_costs: list[float] = MISSING
+    forecasters: dict[str, Any] = MISSING
+
+
+@dataclass
+class DecisionValue(Scene):
+    """Forecasters judged by what they lead."""
+
+    forecasters: dict[str, Any] = MISSING
+    rules: dict[str, Any] = MISSING
+    scenarios: dict[str, Any] = MISSING
+    service: str = MISSING
+    part: str = MISSING
+    days: float | None = MISSING
+    seeds: int = MISSING
+    workers: int = MISSING
+    baseline: str = MISSING
+    late_price: float = MISSING
+    allowed_min: float = MISSING
+    quantiles: list[float] = MISSING
+    target_utilisation: float = MISSING
+    tolerance: float = MISSING
+    lead_steps: int = MISSING
+    capacity: CapacityPlans = MISSING
+
+
+@dataclass
+class Trials:
+    """How drift detectors are tried on streams that are stable by construction."""
+
+    recordings: list[str] = MISSING
+    runs: int = MISSING
+    forecaster: Any = MISSING
+
+
+@dataclass
+class Retraining(Common):
+    """A planted change, noticed and learned."""
+
+    trace: Any = MISSING
+    cluster: Any = MISSING
+    scenario: Any = MISSING
+    controller: Any = MISSING
+    forecaster: Any = MISSING
+    service: str = MISSING
+    until_s: float | None = MISSING
+    learn_days: int = MISSING
+    changed_s: float = MISSING
+    operation: Any = MISSING
+    trials: Trials = MISSING
+
+
 CONFIGS: dict[str, type] = {
+    "retraining": Retraining,
+    "accuracy": Accuracy,
+    "decision_value": DecisionValue,
+    "pretrain": Pretrain,
     "calibrate": Calibrate,
     "simulate": Simulate,
     "schedule": Schedule,

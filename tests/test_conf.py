@@ -54,7 +54,7 @@ def policies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def learn(learner: str, out: Path) -> None:
     brief = {"ppo": ["learner.learn.settings.total_steps=256", "learner.learn.settings.rollout_steps=32"]}
-    brief["forecast_led"] = ["learner.learn.network.steps=20"]
+    brief["forecast_led"] = ["learner.learn.network.training.steps=20"]
     cfg = compose("train", [f"learner={learner}", *brief[learner]])
     trace = twin.read("google2019").between(0, 4 * 86_400)
     cell.build(cfg.learner.learn)(out, trace=trace, cluster=cell.build(cfg.cluster), seed=0)

@@ -20,10 +20,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
-import polars as pl
 
-from agents.forecast.base import DECILES, MEDIAN, Floats, Forecaster, Progress, fitted_to, part
-from agents.forecast.frames import Series, first, panel, steps_in, windows
+from agents.forecast.base import DECILES, MEDIAN, Floats, Forecaster, Past, Progress, fitted_to, part
+from agents.forecast.frames import Series, first, steps_in
+from agents.forecast.rolling import roll
 
 _LEAST_ORIGINS = 20
 _LEAST_WIDTH = 1e-9  # of the median: keeps a band of no width from dividing by zero
@@ -58,32 +58,36 @@ class Conformal:
         return self.base.context
 
     @property
+    def needs(self) -> int:
+        """That of the base."""
+        return self.base.needs
+
+    @property
     def pooled(self) -> bool:
         """As the base."""
         return self.base.pooled
 
-    def fit(self, frame: pl.DataFrame, seed: int, progress: Progress | None = None) -> Self:
+    def fit(self, series: Sequence[Series], seed: int, progress: Progress | None = None) -> Self:
         """Measure the errors, then fit on everything; a series too short to measure can then not be forecast."""
-        early = self.base.fit(first(frame, 1.0 - self.share, self.least_steps), seed, part(progress, 0.0, 0.5))
-        stretch = {s.unique_id: found for s in panel(frame) if (found := self._measure(early, s)) is not None}
-        return replace(self, base=self.base.fit(frame, seed, part(progress, 0.5, 1.0)), stretch=stretch)
+        early = self.base.fit(first(series, 1.0 - self.share, self.least_steps), seed, part(progress, 0.0, 0.5))
+        stretch = {s.unique_id: found for s in series if (found := self._measure(early, s)) is not None}
+        return replace(self, base=self.base.fit(series, seed, part(progress, 0.5, 1.0)), stretch=stretch)
 
-    def forecast(self, histories: Floats, h: int, ids: Sequence[str]) -> Floats:
+    def forecast(self, past: Past, h: int) -> Floats:
         """Deciles [batch, h, 9]; raises UsageError as the base, or when a series was too short to measure."""
-        factors = [fitted_to(self.stretch, i, f"{self.name}, conformal") for i in ids]
-        said = self.base.forecast(histories, h, ids)
+        factors = [fitted_to(self.stretch, i, f"{self.name}, conformal") for i in past.ids]
+        said = self.base.forecast(past, h)
         return stretched(said, np.stack(factors)[:, None, :]) if factors else said
 
     def _measure(self, fitted: Forecaster, series: Series) -> Floats | None:
         """The factors [9] of one series, or None when it has too few origins to tell."""
         values = series.values
-        start = max(steps_in(len(values), 1.0 - self.share, self.least_steps), fitted.context)
+        start = max(steps_in(len(values), 1.0 - self.share, self.least_steps), fitted.needs)
         origins = np.arange(start, len(values) - self.horizon + 1, self.every)
         if len(origins) < _LEAST_ORIGINS:
             return None
-        ids = [series.unique_id] * len(origins)
-        said = fitted.forecast(windows(values, origins, fitted.context), self.horizon, ids)
-        return factors_of(said, windows(values, origins + self.horizon, self.horizon)) ** self.trust
+        rolled = roll(fitted, series, origins, self.horizon)
+        return factors_of(rolled.said, rolled.truth) ** self.trust
 
 
 def factors_of(said: Floats, truth: Floats) -> Floats:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,15 +13,49 @@ from numpy.typing import NDArray
 from twin.errors import UsageError
 from twin.trace.trace import Trace
 
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Which columns of a long frame stand beside `y`.
+
+    `known` are known ahead (calendar, events, plans), `seen` only when they happen (other resources of the same
+    machine), `static` never change within a series.
+    """
+
+    known: tuple[str, ...] = ()
+    seen: tuple[str, ...] = ()
+    static: tuple[str, ...] = ()
+
+
+def _no_columns() -> Floats:
+    return np.zeros((0, 0))
+
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One regular series: `values[i]` (float64, finite) covers the step that starts at `start_s + i * step_s`."""
+    """One regular series: `values[i]` (float64, finite) covers the step that starts at `start_s + i * step_s`.
+
+    Attributes:
+        known: one row per step, and further ones for steps to come [>= steps, columns].
+        seen: one row per step [steps, columns].
+        static: one number per column [columns].
+        columns: the names of those columns.
+    """
 
     unique_id: str
     start_s: int
     step_s: int
-    values: NDArray[np.float64]
+    values: Floats
+    known: Floats = field(default_factory=_no_columns)
+    seen: Floats = field(default_factory=_no_columns)
+    static: Floats = field(default_factory=lambda: np.zeros(0))
+    columns: Columns = Columns()
+
+    def until(self, steps: int) -> Series:
+        """What was on record after the first `steps` steps, with what was known ahead of them left out as well."""
+        return replace(self, values=self.values[:steps], known=self.known[:steps], seen=self.seen[:steps])
 
 
 def series(trace: Trace, resources: Sequence[str] | None = None) -> pl.DataFrame:
@@ -64,28 +98,48 @@ def _long(frame: pl.DataFrame, prefix: str, path: list[str]) -> pl.DataFrame:
     ).sort("unique_id", "ds")
 
 
-def panel(frame: pl.DataFrame) -> list[Series]:
+def panel(frame: pl.DataFrame, columns: Columns = Columns()) -> list[Series]:
     """The frame's series by name, as arrays; the order of its rows does not matter.
 
-    Raises UsageError for missing columns, a single row, an irregular step, or an unknown value.
+    Rows at the end of a series without `y` say what is known ahead.
+
+    Raises UsageError for missing columns, a single row, an irregular step, an unknown value, or a static column
+    that changes.
     """
-    missing = [c for c in ("unique_id", "ds", "y") if c not in frame.columns]
+    wanted = ("unique_id", "ds", "y", *columns.known, *columns.seen, *columns.static)
+    missing = [c for c in wanted if c not in frame.columns]
     if missing:
-        raise UsageError(f"a long frame needs the columns unique_id, ds, y; {missing[0]!r} is missing")
+        raise UsageError(f"a long frame needs the columns {', '.join(wanted)}; {missing[0]!r} is missing")
     groups = frame.sort("unique_id", "ds").partition_by("unique_id", as_dict=True, maintain_order=True)
-    return [_one(str(key[0]), rows) for key, rows in groups.items()]
+    return [_one(str(key[0]), rows, columns) for key, rows in groups.items()]
 
 
-def _one(unique_id: str, rows: pl.DataFrame) -> Series:
+def _one(unique_id: str, rows: pl.DataFrame, columns: Columns) -> Series:
     ds = rows["ds"].to_numpy()
-    values = rows["y"].cast(pl.Float64).to_numpy().astype(np.float64)
     gaps = np.unique(np.diff(ds))
     if len(gaps) != 1 or gaps[0] <= 0:
         raise UsageError(f"series {unique_id!r}: the step must be one positive number of seconds, found {gaps[:3]}")
-    if not np.isfinite(values).all():
-        row = int(np.flatnonzero(~np.isfinite(values))[0])
-        raise UsageError(f"series {unique_id!r}: the value at {ds[row]} s is unknown; fill it or cut the series there")
-    return Series(unique_id, int(ds[0]), int(gaps[0]), values)
+    y = _array(rows, ("y",))[:, 0]
+    ahead = int(np.argmax(np.isfinite(y[::-1]))) if columns.known and np.isfinite(y).any() else 0
+    steps = len(y) - ahead
+    known, seen = _array(rows, columns.known), _array(rows, columns.seen)[:steps]
+    static = _array(rows, columns.static)
+    for name, values in (("y", y[:steps, None]), ("known", known), ("seen", seen), ("static", static)):
+        bad = ~np.isfinite(values).all(axis=1)
+        if bad.any():
+            what = "value" if name == "y" else f"{name} column"
+            raise UsageError(
+                f"series {unique_id!r}: the {what} at {ds[int(bad.argmax())]} s is unknown; fill it or cut the series "
+                "there"
+            )
+    if len(static) and (static != static[0]).any():
+        raise UsageError(f"series {unique_id!r}: a static column changes; say it is known or seen")
+    return Series(unique_id, int(ds[0]), int(gaps[0]), y[:steps].copy(), known, seen, static[0], columns)
+
+
+def _array(rows: pl.DataFrame, names: Sequence[str]) -> Floats:
+    columns = [rows[name].cast(pl.Float64).to_numpy() for name in names]
+    return np.stack(columns, axis=1).astype(np.float64) if columns else np.zeros((len(rows), 0))
 
 
 def steps_in(length: int, share: float, leaving: int = 0) -> int:
@@ -93,16 +147,17 @@ def steps_in(length: int, share: float, leaving: int = 0) -> int:
     return max(min(int(length * share), length - leaving), 0)
 
 
-def first(frame: pl.DataFrame, share: float, leaving: int = 0) -> pl.DataFrame:
+def first(series: Sequence[Series], share: float, leaving: int = 0) -> list[Series]:
     """The first `share` (0-1) of each series, by time, at least its last `leaving` steps left out."""
-    length = pl.len().over("unique_id").cast(pl.Int64)
-    kept = pl.min_horizontal((length * share).cast(pl.Int64), length - leaving)
-    return frame.filter(pl.col("ds").rank("ordinal").over("unique_id") <= kept).sort("unique_id", "ds")
+    return [each.until(steps_in(len(each.values), share, leaving)) for each in series]
 
 
-def windows(values: NDArray[np.float64], origins: NDArray[np.int64], context: int) -> NDArray[np.float64]:
-    """The `context` steps that end right before each origin: [origins, context]."""
-    return values[origins[:, None] + np.arange(-context, 0)]
+def windows(values: Floats, origins: NDArray[np.int64], context: int) -> Floats:
+    """The `context` steps [origins, context, ...] that end right before each origin; NaN before the beginning."""
+    before = context - int(origins.min(initial=context))
+    if before > 0:
+        values = np.concatenate([np.full((before, *values.shape[1:]), np.nan), values])
+    return values[np.maximum(before, 0) + origins[:, None] + np.arange(-context, 0)]
 
 
 def normalise(windows: Any) -> tuple[Any, Any, Any]:  # noqa: ANN401 - numpy and JAX arrays alike

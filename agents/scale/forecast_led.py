@@ -1,20 +1,13 @@
 """A forecast-led scaler: enough replicas for the demand that is likely to come before new ones could be ready.
 
-`learn` trains a quantile network on everything before `until_s` and exports network and sizing rule as one graph:
-
-    peak       = the chosen decile of demand, at its highest over the next `lead_steps` steps
-    replicas   = max(peak, demand now) / (replica_rps x target_utilisation), within the service's own bounds;
-                 the wanted ones stay while they run within TOLERANCE of the target, as the HPA's do
-    confidence = P(demand stays within what those replicas can serve when full, at every one of these steps)
-
-Demand is in units of one replica's capacity inside the graph, so every number there is near one.
+`learn` trains a quantile network on everything before `until_s` and exports it together with the sizing rule
+(`agents.scale.sizing`) as one graph.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,51 +15,22 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from agents.forecast.base import DECILES, MEDIAN, Progress
+from agents.forecast.base import MEDIAN, Progress
 from agents.forecast.conformal import Conformal, stretched
-from agents.forecast.frames import first, normalise, series
-from agents.forecast.quantile_net import QuantileNet
+from agents.forecast.frames import Series, first, panel, series
+from agents.forecast.nets.base import Dims
+from agents.forecast.nets.residual import ResidualMLP
+from agents.forecast.neural import Neural, Stored
 from agents.policy import Infer, Inference, PolicySpec, Window
 from agents.scale import artefact
-from twin.envs.sizing import TOLERANCE
+from agents.scale.demand import column_of, seen_frame
+from agents.scale.sizing import CONFIDENCE_MEANING, Sizing, confidence, peaks, sized
 from twin.errors import PolicyError, UsageError
 from twin.trace.trace import Trace
-from twin.types import Cluster, Service
+from twin.types import Cluster
 
 _EXTRA_SHARE = 0.75  # of the extra traces: their last quarter stays held out for the forecasters' own backtest
-_MOST_CONFIDENT = 0.98
-_LEAST_GAP = 1e-3  # of the median: no gap between two deciles is taken to be narrower
-_MEANING = (
-    "probability that demand stays within what the proposed replicas can serve at full use, at every step until new "
-    "ones are ready (at least: errors of different steps are added); linear between the forecast deciles; beyond the "
-    "outer ones a heavy tail, 0.1 / (1 + d), d being the distance in gaps between the last two; never above 0.98"
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Sizing:
-    """How a forecast becomes replicas; all rates are requests/s."""
-
-    replica_rps: float
-    target_utilisation: float
-    quantile: float
-    lead_steps: int
-    min_replicas: int
-    max_replicas: int
-
-    def __post_init__(self) -> None:
-        if not 0.0 < self.target_utilisation <= 1.0 or self.lead_steps < 1:
-            raise UsageError(
-                f"target_utilisation={self.target_utilisation} must be in (0, 1], "
-                f"lead_steps={self.lead_steps} at least 1"
-            )
-        if not np.isclose(self.quantile, DECILES).any():
-            raise UsageError(f"quantile={self.quantile} is not one that is forecast: {DECILES.tolist()}")
-
-    @property
-    def decile(self) -> int:
-        """The chosen quantile's place among the deciles."""
-        return int(np.argmin(np.abs(DECILES - self.quantile)))
+NETWORK = Neural(ResidualMLP())
 
 
 def learn(
@@ -81,7 +45,7 @@ def learn(
     quantile: float = 0.9,
     lead_steps: int = 2,
     extra_traces: Sequence[Trace] = (),
-    network: QuantileNet | None = None,
+    network: Neural = NETWORK,
     progress: Callable[[float, str], None] | None = None,
 ) -> list[tuple[int, float]]:
     """Train, and write the policy folder `out`, whole or not at all; returns an empty curve: there is no reward here.
@@ -100,7 +64,7 @@ def learn(
         lead_steps: steps until a replica wished for now has helped: one until the next decision, one for a node to
             boot and a replica to start.
         extra_traces: more recordings to learn from, the first 75 % of each.
-        network: what to train, by default `QuantileNet()`.
+        network: what to train; it sees the demand and nothing else.
         progress: told the share done.
 
     Raises:
@@ -109,21 +73,16 @@ def learn(
     """
     known = trace if until_s is None else trace.between(0.0, until_s)
     target = cluster.service(service)
-    net = network or QuantileNet()
+    net = network
     sizing = Sizing(
         target.replica_rps, target_utilisation, quantile, lead_steps, target.min_replicas, target.max_replicas
     )
     if lead_steps > net.horizon:
         raise UsageError(f"lead_steps={lead_steps} lies beyond the network's horizon of {net.horizon}")
-    column = f"{service}.demand_rps"
-    frame = pl.concat(
-        [
-            _seen_demand(known, cluster, target, column, seed),
-            series(known),
-            *(first(series(extra), _EXTRA_SHARE) for extra in extra_traces),
-        ]
-    )
-    weights = _train(Conformal(net, horizon=net.horizon), frame, column, seed, progress)
+    column = column_of(service)
+    own = panel(pl.concat([seen_frame(known, cluster, target, seed), series(known)]))
+    extra = [each for trace in extra_traces for each in first(panel(series(trace)), _EXTRA_SHARE)]
+    weights = _train(Conformal(net, horizon=net.horizon), [*own, *extra], column, seed, progress)
     spec = PolicySpec(
         name="forecast_led",
         version=f"seed-{seed}",
@@ -134,21 +93,24 @@ def learn(
         signals=("expected_rps", "peak_rps", "now_rps"),
         reason=f"forecast peak {{peak_rps:.0f}} rps in {lead_steps * known.info.step_s / 60:.0f} min "
         f"(q{100 * quantile:.0f}; now {{now_rps:.0f}}): {{replicas}} replicas",
-        confidence_meaning=_MEANING,
+        confidence_meaning=CONFIDENCE_MEANING,
     )
     stored = {**weights, **_pack(sizing)}
     with warnings.catch_warnings():
         # jax2onnx reads Flax variables by the name they had before
         warnings.filterwarnings("ignore", message="'.value' access is now deprecated", category=DeprecationWarning)
-        artefact.export(out, spec, _answer(stored), stored)
+        artefact.export(out, spec, _answer(stored, net), stored)
     return []
 
 
-def native(folder: Path) -> Infer:
-    """The trained network of a policy folder, run by JAX, as a function of one window; for `artefact.parity`."""
+def native(folder: Path, network: Neural = NETWORK) -> Infer:
+    """The trained network of a policy folder, run by JAX, as a function of one window; for `artefact.parity`.
+
+    `network` is what was trained.
+    """
     import jax
 
-    answer = jax.jit(_answer(artefact.read_weights(folder)))
+    answer = jax.jit(_answer(artefact.read_weights(folder), network))
 
     def infer(window: Window) -> Inference:
         replicas, confidence, signals = (np.asarray(each)[0] for each in answer(window[None]))
@@ -160,40 +122,40 @@ def native(folder: Path) -> Infer:
 # ---------------------------------------------------------------- training
 
 
-def _seen_demand(trace: Trace, cluster: Cluster, service: Service, column: str, seed: int) -> pl.DataFrame:
-    """The demand as the twin lets a policy see it: with its bursts, averaged over each step, in requests/s."""
-    from twin.engine.demand import STEP_S, arrival_rates
-
-    per_step = trace.info.step_s / STEP_S
-    if per_step < 1 or per_step % 1:
-        raise UsageError(
-            f"trace {trace.info.name!r} has a step of {trace.info.step_s:g} s; a forecast needs whole minutes"
-        )
-    steps = int(trace.duration_s // trace.info.step_s)
-    place = cluster.services.index(service)
-    rates = arrival_rates(trace, cluster, trace.duration_s, seed)[place, : steps * int(per_step)]
-    return pl.DataFrame(
-        {
-            "unique_id": pl.repeat(column, steps, eager=True),
-            "ds": np.arange(steps, dtype=np.int64) * int(trace.info.step_s),
-            "y": rates.reshape(steps, -1).mean(axis=1),
-        }
-    )
-
-
 def _train(
-    forecaster: Conformal, frame: pl.DataFrame, column: str, seed: int, progress: Progress | None
+    forecaster: Conformal, known: Sequence[Series], column: str, seed: int, progress: Progress | None
 ) -> dict[str, NDArray[np.float32]]:
-    fitted = forecaster.fit(frame, seed, progress)
+    fitted = forecaster.fit(known, seed, progress)
     if column not in fitted.stretch:
         raise UsageError(f"the demand {column!r} is too short to correct the forecast's bands: learn from more days")
-    assert isinstance(fitted.base, QuantileNet)
+    assert isinstance(fitted.base, Neural)
     assert fitted.base.weights is not None
     weights = {f"net.{path}": value for path, value in fitted.base.weights.items()}
     return {**weights, "stretch": fitted.stretch[column].astype(np.float32)}
 
 
 # ---------------------------------------------------------------- the policy as one function
+
+
+def _members(weights: Stored, expected: Mapping[str, Any]) -> list[Stored]:
+    """The weights of each member; raises PolicyError when they are not those of the expected network."""
+    if {path: value.shape[1:] for path, value in weights.items()} != {p: value.shape for p, value in expected.items()}:
+        raise PolicyError("the stored weights are those of another network than learner.learn.network; train one again")
+    count = len(next(iter(weights.values())))
+    return [{path: value[k] for path, value in weights.items()} for k in range(count)]
+
+
+def _alone(demand: Any, horizon: int) -> dict[str, Any]:  # noqa: ANN401 - a JAX array
+    """Windows without any columns beside them."""
+    import jax.numpy as jnp
+
+    batch, context = demand.shape
+    return {
+        "y": demand,
+        "seen": jnp.zeros((batch, context, 0)),
+        "known": jnp.zeros((batch, context + horizon, 0)),
+        "static": jnp.zeros((batch, 0)),
+    }
 
 
 def _pack(sizing: Sizing) -> dict[str, NDArray[np.float32]]:
@@ -215,46 +177,31 @@ def _unpack(stored: Mapping[str, NDArray[np.float32]]) -> Sizing:
     )
 
 
-def _answer(stored: Mapping[str, NDArray[np.float32]]) -> artefact.Answer:
-    """What is stored as a function of the window; raises PolicyError when a part of it is missing."""
+def _answer(stored: Mapping[str, NDArray[np.float32]], net: Neural) -> artefact.Answer:
+    """What is stored as a function of the window; raises PolicyError when it is not what `net` was trained to."""
     import jax.numpy as jnp
 
-    from agents.forecast.network import rebuild
+    from agents.forecast import training
 
+    dims = Dims(net.window, net.horizon, len(net.lags))
     weights = {path.removeprefix("net."): value for path, value in stored.items() if path.startswith("net.")}
     try:
         sizing, stretch = _unpack(stored), stored["stretch"]
-        context, horizon = weights["skip.kernel"].shape
-        shape = (context, horizon, weights["inner.kernel"].shape[0])
     except KeyError as error:
         raise PolicyError(f"not the weights of a forecast-led policy: {error} is missing; train one again") from error
+    view = training.View(dims, tuple(net.lags), net.squash)
+    members = _members(weights, training.initial(net.architecture, dims, 0))
 
     def answer(window: Any) -> tuple[Any, Any, Any]:  # noqa: ANN401 - numpy and JAX arrays alike
         demand = window[:, :, 0] / sizing.replica_rps
-        moves, last, scale = normalise(demand)
-        deciles = last[:, :, None] + scale[:, :, None] * rebuild(shape, weights)(moves)[:, : sizing.lead_steps]
+        given, line, scale = training.inputs(view, _alone(demand, net.horizon))
+        said = jnp.stack([training.rebuild(net.architecture, dims, member)(given) for member in members])
+        units = (jnp.sinh(said) if net.squash else said).mean(axis=0)
+        deciles = (line[:, :, None] + scale[:, :, None] * units)[:, : sizing.lead_steps]
         deciles = stretched(deciles, stretch)
-        expected, peak = deciles[:, :, MEDIAN].max(axis=1), deciles[:, :, sizing.decile].max(axis=1)
-        wish = jnp.maximum(peak, demand[:, -1]) / sizing.target_utilisation
-        wanted = jnp.maximum(window[:, -1, 1], 1.0)
-        steady = jnp.where(jnp.abs(wish / wanted - 1.0) <= TOLERANCE, wanted, wish)
-        replicas = jnp.clip(steady, sizing.min_replicas, sizing.max_replicas)
-        signals = jnp.stack([expected, peak, demand[:, -1]], axis=-1) * sizing.replica_rps
+        replicas = sized(deciles, demand[:, -1], window[:, -1, 1], sizing)
+        expected = deciles[:, :, MEDIAN].max(axis=1)
+        signals = jnp.stack([expected, peaks(deciles, sizing), demand[:, -1]], axis=-1) * sizing.replica_rps
         return replicas[:, None], confidence(deciles, replicas), signals
 
     return answer
-
-
-def confidence(deciles: Any, capacity: Any) -> Any:  # noqa: ANN401 - numpy and JAX arrays alike
-    """P(demand <= `capacity` [batch] at every step) from `deciles` [batch, steps, 9], at most 0.98.
-
-    The chances of the single steps to be short are added (Boole's inequality), so the true probability is not lower.
-    """
-    xp = deciles.__array_namespace__()
-    gaps = xp.maximum(deciles[..., 1:] - deciles[..., :-1], _LEAST_GAP * xp.abs(deciles[..., MEDIAN, None]) + 1e-9)
-    beyond = capacity[:, None, None] - deciles
-    within = 0.1 * xp.clip(beyond[..., :-1] / gaps, 0.0, 1.0).sum(axis=-1)
-    over = xp.maximum(beyond[..., -1], 0.0) / gaps[..., -1]
-    under = xp.maximum(-beyond[..., 0], 0.0) / gaps[..., 0]
-    met = 0.1 + within + 0.1 * over / (1.0 + over) - 0.1 * under / (1.0 + under)
-    return xp.clip(1.0 - (1.0 - met).sum(axis=-1), 0.0, _MOST_CONFIDENT)

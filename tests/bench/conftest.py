@@ -159,7 +159,7 @@ def policies(tmp_path_factory: pytest.TempPathFactory, configured: Configured) -
     folder = tmp_path_factory.mktemp("policies")
     brief = {
         "ppo": ["learner.learn.settings.total_steps=256", "learner.learn.settings.rollout_steps=32"],
-        "forecast_led": ["learner.learn.network.steps=5"],
+        "forecast_led": ["learner.learn.network.training.steps=5"],
     }
     for learner, overrides in brief.items():
         cfg = configured("train", f"learner={learner}", *overrides)

@@ -123,7 +123,7 @@ DEMO = """# @package _global_
 name: demo
 stations:
   - verb: backtest
-    overrides: ["~forecasters.auto_ets", "~forecasters.quantile_net", "extra_traces=[]", every_steps=288]
+    overrides: ["~forecasters.auto_ets", "~forecasters.neural", "extra_traces=[]", every_steps=288]
   - verb: train
     overrides: [seeds=1, learner.learn.settings.total_steps=256, learner.learn.settings.rollout_steps=32]
   - verb: benchmark

@@ -10,16 +10,21 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import reduce
 from typing import Literal, TypedDict
 from zoneinfo import ZoneInfo
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from twin.errors import TraceError, UsageError
 from twin.trace import files, tables
 from twin.trace.trace import Trace
+
+CIRCLES = ("day", "week", "year")
+HOLIDAY_COLUMNS = ("holiday", "days_to_holiday", "days_since_holiday")
 
 _STATISTICS = ("mean", "std", "min", "max")
 _DAY_S = 86_400.0
@@ -100,7 +105,9 @@ def table(
     frame = reduce(lambda made, lag: _lagged(made, frame, keys, lag, step_us), wanted.lags, frame)
     frame = frame.with_columns(_windows(wanted, keys, step_us))
     if wanted.calendar or wanted.country:
-        frame = _with_calendar(frame, wanted, _clock(trace, epoch, zone))
+        circles = CIRCLES if wanted.calendar else ()
+        clock = _clock(frame, trace, epoch, zone)
+        frame = frame.hstack(calendar(clock, circles=circles, country=wanted.country, region=wanted.region))
     return frame.drop(_AT)
 
 
@@ -175,40 +182,70 @@ def _windows(wanted: Features, keys: list[str], step_us: int) -> list[pl.Expr]:
     return found
 
 
-def _clock(trace: Trace, epoch: str, zone: str) -> pl.Expr:
+def _clock(frame: pl.DataFrame, trace: Trace, epoch: str, zone: str) -> pl.Series:
     """The wall clock of each row in its zone."""
     told = epoch or trace.info.epoch
     if not told:
         raise TraceError(f"{trace.info.name}: the publisher tells no epoch; give epoch=... or calendar=False")
     try:
-        start = datetime.fromisoformat(told)
+        return wall_clock(frame[_AT].to_numpy(), told, zone or trace.info.zone)
+    except UsageError as error:
+        raise TraceError(f"{trace.info.name}: {error}") from error
+
+
+def wall_clock(microseconds: NDArray[np.int64], epoch: str, zone: str = "") -> pl.Series:
+    """What the clocks of a zone show, so many microseconds after the epoch.
+
+    Args:
+        microseconds: since the epoch, real time: where the clocks change, the hour is missing or comes twice.
+        epoch: wall-clock time of second 0 in ISO 8601.
+        zone: IANA time zone; without one the clock keeps the epoch's offset.
+
+    Raises:
+        UsageError: the epoch is not ISO 8601, or the zone not known.
+    """
+    try:
+        start = datetime.fromisoformat(epoch)
     except ValueError as error:
-        raise TraceError(f"{trace.info.name}: epoch {told!r} is not ISO 8601") from error
-    place = zone or trace.info.zone
-    if start.tzinfo is None and place:
-        start = start.replace(tzinfo=ZoneInfo(place))
+        raise UsageError(f"epoch {epoch!r} is not ISO 8601") from error
+    if zone and files.known_zone(zone) is None:
+        raise UsageError(f"zone={zone!r} is no IANA time zone")
     if start.tzinfo is None:
-        return pl.lit(start) + pl.col(_AT).cast(pl.Duration("us"))
-    fixed = start.utcoffset() if not place else None  # without a zone the clock keeps the epoch's offset
-    utc = pl.lit(round(start.timestamp() * 1e6)) + pl.col(_AT)
-    instant = utc.cast(pl.Datetime("us", "UTC"))
-    return instant.dt.convert_time_zone(place) if fixed is None else instant.dt.replace_time_zone(None) + pl.lit(fixed)
+        start = start.replace(tzinfo=ZoneInfo(zone or "UTC"))
+    since = pl.Series("clock", microseconds, dtype=pl.Int64)
+    instant = (since + round(start.timestamp() * 1e6)).cast(pl.Datetime("us", "UTC"))
+    if zone:
+        return instant.dt.convert_time_zone(zone)
+    return instant.dt.replace_time_zone(None) + (start.utcoffset() or timedelta(0))
 
 
-def _with_calendar(frame: pl.DataFrame, wanted: Features, clock: pl.Expr) -> pl.DataFrame:
-    frame = frame.with_columns(clock.alias("_clock"))
-    now = pl.col("_clock")
-    if wanted.calendar:
-        day = (now.dt.hour().cast(pl.Float64) * 3600 + now.dt.minute() * 60 + now.dt.second()) / _DAY_S
-        week = (now.dt.weekday() - 1 + day) / 7
-        year = (now.dt.ordinal_day() - 1 + day) / _YEAR_DAYS
-        frame = frame.with_columns(
-            *(part for name, phase in (("day", day), ("week", week), ("year", year)) for part in _circle(name, phase)),
-            (now.dt.weekday() > 5).cast(pl.Float64).alias("weekend"),
-        )
-    if wanted.country:
-        frame = _with_holidays(frame, wanted.country, wanted.region)
-    return frame.drop("_clock")
+def calendar(
+    clock: pl.Series, *, circles: Sequence[str] = CIRCLES, country: str | None = None, region: str | None = None
+) -> pl.DataFrame:
+    """What the calendar says of each moment of a wall clock, known however far ahead.
+
+    Args:
+        clock: datetimes as the clocks of the place show them.
+        circles: which of "day", "week", "year" are told by a sine and a cosine; with any, `weekend` is 0 or 1.
+        country: ISO 3166 code; adds `holiday`, `days_to_holiday` and `days_since_holiday` (at most 7).
+        region: a subdivision of the country.
+
+    Raises:
+        UsageError: the package `holidays` does not know the country or the region.
+    """
+    now = pl.col("clock")
+    day = (now.dt.hour().cast(pl.Float64) * 3600 + now.dt.minute() * 60 + now.dt.second()) / _DAY_S
+    phases = {
+        "day": day,
+        "week": (now.dt.weekday() - 1 + day) / 7,
+        "year": (now.dt.ordinal_day() - 1 + day) / _YEAR_DAYS,
+    }
+    parts = [part for name in circles for part in _circle(name, phases[name])]
+    weekend = [(now.dt.weekday() > 5).cast(pl.Float64).alias("weekend")] if circles else []
+    made = clock.alias("clock").to_frame()
+    if country:
+        made = made.hstack(_holidays(clock, country, region))
+    return made.select(*parts, *weekend, *(HOLIDAY_COLUMNS if country else ()))
 
 
 def _circle(name: str, phase: pl.Expr) -> list[pl.Expr]:
@@ -216,10 +253,10 @@ def _circle(name: str, phase: pl.Expr) -> list[pl.Expr]:
     return [angle.sin().alias(f"sin_{name}"), angle.cos().alias(f"cos_{name}")]
 
 
-def _with_holidays(frame: pl.DataFrame, country: str, region: str | None) -> pl.DataFrame:
+def _holidays(clock: pl.Series, country: str, region: str | None) -> pl.DataFrame:
     import holidays
 
-    day = frame["_clock"].dt.date()
+    day = clock.dt.date()
     years = range(int(day.dt.year().min() or 1970) - 1, int(day.dt.year().max() or 1970) + 2)  # pyright: ignore[reportArgumentType]
     try:
         dates = sorted(holidays.country_holidays(country, subdiv=region, years=years))
@@ -234,5 +271,4 @@ def _with_holidays(frame: pl.DataFrame, country: str, region: str | None) -> pl.
         (after - days["_day"]).dt.total_days().cast(pl.Float64).fill_null(7).clip(0, 7).alias("days_to_holiday"),
         (days["_day"] - before).dt.total_days().cast(pl.Float64).fill_null(7).clip(0, 7).alias("days_since_holiday"),
     )
-    joined = frame.with_columns(day.alias("_day")).join(near, on="_day", how="left", maintain_order="left")
-    return joined.drop("_day")
+    return pl.DataFrame({"_day": day}).join(near, on="_day", how="left", maintain_order="left").drop("_day")

@@ -36,7 +36,17 @@ TRACE_TABLES = (
 )
 RUN_TABLES = ("service_steps", "pool_steps", "decisions", "incidents", "kpis")
 JOB_TABLES = ("outcomes", "placements", "job_cdf", "scorecard", "validity", "job_steps", "explanations", "calibration")
-STUDY_TABLES = ("results", "summary", "forecasts", "forecast_scores")
+STUDY_TABLES = (
+    "results",
+    "summary",
+    "forecasts",
+    "forecast_scores",
+    "accuracy_scores",
+    "decision_value",
+    "drift_trials",
+    "retraining_events",
+    "retraining_accuracy",
+)
 INSPECT_TABLES = (
     "trace_facts",
     "trace_load",

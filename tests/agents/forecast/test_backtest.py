@@ -4,24 +4,26 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from hydra import compose, initialize_config_module
 from hydra.utils import instantiate
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from omegaconf import OmegaConf
 
 import twin
 from agents.forecast.backtest import backtest, score
 from agents.forecast.base import DECILE_NAMES, Forecaster
 from agents.forecast.conformal import Conformal
-from agents.forecast.ets import AutoETS
 from agents.forecast.frames import series
 from agents.forecast.naive import Naive
-from agents.forecast.quantile_net import QuantileNet
+from agents.forecast.nets.residual import ResidualMLP
+from agents.forecast.neural import Neural, Training
+from agents.forecast.statistical import AutoETS
+from experiments import schema
 from twin.errors import UsageError
 from twin.trace import tables
 
 CONF = Path(__file__).parents[3] / "conf" / "forecaster"
-TINY = QuantileNet(context=24, horizon=4, width=8, steps=50, batch=16)
+TINY = Neural(ResidualMLP(8), window=24, horizon=4, training=Training(steps=50, batch=16))
 
 
 @dataclass(frozen=True)
@@ -32,40 +34,42 @@ class Fixed:
     name: str = "fixed"
     fails: str = ""
     context: int = 1
+    needs: int = 1
     pooled: bool = True
 
-    def fit(self, frame, seed, progress=None):
+    def fit(self, series, seed, progress=None):
         return self
 
-    def forecast(self, histories, h, ids):
-        if self.fails in ids:
+    def forecast(self, past, h):
+        if self.fails in past.ids:
             raise ArithmeticError("no luck today")
-        return np.tile(np.array(self.deciles), (len(ids), h, 1))
+        return np.tile(np.array(self.deciles), (len(past.ids), h, 1))
 
 
 @dataclass(frozen=True)
 class Greedy:
-    """Records the frame it was fitted on and the histories it was shown."""
+    """Records the series it was fitted on and the past it was shown."""
 
     seen: list
 
     name = "greedy"
     context = 3
+    needs = 3
     pooled = False
 
-    def fit(self, frame, seed, progress=None):
-        self.seen.append(frame)
+    def fit(self, series, seed, progress=None):
+        self.seen.append(series)
         return self
 
-    def forecast(self, histories, h, ids):
-        self.seen.append(histories)
-        return np.zeros((len(ids), h, 9))
+    def forecast(self, past, h):
+        self.seen.append(past.y)
+        return np.zeros((len(past.ids), h, 9))
 
 
 def test_origins_roll_over_the_last_part_and_see_only_their_past(long):
     seen = []
     said = backtest([Greedy(seen)], long(a=np.arange(40)), h=4, origins_every=3, fit_share=0.75).forecasts
-    assert seen[0]["y"].to_list() == list(range(30))
+    assert [each.values.tolist() for each in seen[0]] == [list(range(30))]
     assert seen[1].tolist() == [[27, 28, 29], [30, 31, 32], [33, 34, 35]]
     assert said["cutoff_s"].unique().to_list() == [9000.0, 9900.0, 10800.0]
     assert said["y"].to_list() == [30, 31, 32, 33, 33, 34, 35, 36, 36, 37, 38, 39]
@@ -128,7 +132,9 @@ def test_crossing_or_unknown_quantiles_are_a_failure(long, deciles):
 
 
 def test_too_short_a_history_is_a_failure_of_that_series_alone(long):
-    result = backtest([replace(Fixed((1.0,) * 9), context=200)], long(a=np.arange(100), b=np.arange(400)), h=4)
+    result = backtest(
+        [replace(Fixed((1.0,) * 9), context=200, needs=200)], long(a=np.arange(100), b=np.arange(400)), h=4
+    )
     assert [f.unique_id for f in result.failures] == ["a"]
     assert "needs 200 steps" in result.failures[0].message
 
@@ -202,8 +208,11 @@ def test_a_backtest_that_cannot_be_is_refused(long):
         score(backtest([Naive()], long(a=np.arange(400))).forecasts, long(b=np.arange(400)))
 
 
-@pytest.mark.parametrize("path", sorted(CONF.glob("*.yaml")), ids=lambda p: p.stem)
-def test_every_configured_forecaster_is_one_and_bears_the_name_of_its_file(path):
-    forecaster = instantiate(OmegaConf.load(path))
+@pytest.mark.parametrize("option", sorted(path.stem for path in CONF.glob("*.yaml")))
+def test_every_configured_forecaster_is_one_and_bears_the_name_of_its_file(option):
+    schema.register()
+    with initialize_config_module("conf", version_base="1.3"):
+        config = compose("backtest", [f"+forecaster@forecasters.it={option}"]).forecasters.it
+    forecaster = instantiate(config, _convert_="all")
     assert isinstance(forecaster, Forecaster)
-    assert forecaster.name == path.stem
+    assert forecaster.name == option

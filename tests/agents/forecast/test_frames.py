@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import twin
-from agents.forecast.frames import demand, first, normalise, panel, series, steps_in, windows
+from agents.forecast.frames import Columns, demand, first, normalise, panel, series, steps_in, windows
 from twin.errors import UsageError
 
 
@@ -65,15 +65,55 @@ def test_irregular_or_unknown_is_refused_with_its_place(long, spoil, message):
         panel(long(a=np.arange(5)).with_columns(spoil))
 
 
-@given(n=st.integers(1, 40), share=st.floats(0.0, 1.0), leaving=st.integers(0, 50))
+@given(n=st.integers(2, 40), share=st.floats(0.0, 1.0), leaving=st.integers(0, 50))
 def test_the_first_share_is_the_earliest_rows(n, share, leaving):
-    frame = pl.DataFrame({"unique_id": ["a"] * n, "ds": np.arange(n)[::-1], "y": np.zeros(n)})
-    assert first(frame, share, leaving)["ds"].to_list() == list(range(min(int(n * share), n - leaving)))
-    assert len(first(frame, share, leaving)) == steps_in(n, share, leaving)
+    frame = pl.DataFrame({"unique_id": ["a"] * n, "ds": np.arange(n)[::-1], "y": np.arange(n)[::-1]})
+    (kept,) = first(panel(frame), share, leaving)
+    assert kept.values.tolist() == list(range(max(min(int(n * share), n - leaving), 0)))
+    assert len(kept.values) == steps_in(n, share, leaving)
+
+
+def _with_columns(frame):
+    return frame.with_columns(pl.col("ds").alias("plan"), (2 * pl.col("ds")).alias("other"), pl.lit(7.0).alias("size"))
+
+
+def test_columns_stand_beside_the_values_and_rows_to_come_say_what_is_known(long):
+    frame = _with_columns(long(a=np.arange(5))).with_columns(
+        pl.when(pl.col("ds") < 900).then("y").alias("y"), pl.when(pl.col("ds") < 900).then("other").alias("other")
+    )
+    (one,) = panel(frame, Columns(("plan",), ("other",), ("size",)))
+    assert one.values.tolist() == [0, 1, 2]
+    assert one.known[:, 0].tolist() == [0, 300, 600, 900, 1200]
+    assert one.seen[:, 0].tolist() == [0, 600, 1200]
+    assert one.static.tolist() == [7.0]
+    early = one.until(2)
+    assert (len(early.values), len(early.known), len(early.seen)) == (2, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (pl.when(pl.col("ds") != 300).then("plan").alias("plan"), r"known column at 300 s is unknown"),
+        (pl.when(pl.col("ds") != 300).then("other").alias("other"), r"seen column at 300 s is unknown"),
+        (pl.when(pl.col("ds") == 300).then(1.0).otherwise("size").alias("size"), r"static column changes"),
+    ],
+)
+def test_a_column_with_a_hole_is_refused_with_its_place(long, spoil, message):
+    with pytest.raises(UsageError, match=message):
+        panel(_with_columns(long(a=np.arange(5))).with_columns(spoil), Columns(("plan",), ("other",), ("size",)))
+
+
+def test_a_missing_column_is_named(long):
+    with pytest.raises(UsageError, match="'plan' is missing"):
+        panel(long(a=np.arange(5)), Columns(("plan",)))
 
 
 def test_a_window_ends_right_before_its_origin():
     assert windows(np.arange(10.0), np.array([3, 10]), 3).tolist() == [[0, 1, 2], [7, 8, 9]]
+
+
+def test_a_window_that_begins_before_the_series_is_unknown_there():
+    np.testing.assert_array_equal(windows(np.arange(10.0), np.array([1, 4]), 3), [[np.nan, np.nan, 0], [1, 2, 3]])
 
 
 @given(st.lists(st.floats(0.1, 1e3), min_size=3, max_size=20), st.floats(0.01, 1e4))

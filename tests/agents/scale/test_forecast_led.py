@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 import twin
-from agents.forecast.quantile_net import QuantileNet
+from agents.forecast.nets.residual import ResidualMLP
+from agents.forecast.neural import Neural, Training
 from agents.policy import load
 from agents.scale import artefact, forecast_led
 from twin.errors import PolicyError, UsageError
@@ -14,7 +15,7 @@ from twin.types import Cluster, Pool, Service
 
 DAY_S = 86_400.0
 UNTIL_S = 6 * DAY_S
-NETWORK = QuantileNet(width=16, steps=50, batch=32)
+NETWORK = Neural(ResidualMLP(16), training=Training(steps=50, batch=32))
 # one replica serves 4 / 0.16 = 25 requests/s
 SERVICE = Service("cell", 2000.0, 2.0, 4.0, 0.16, 4, 0.5, replicas=48, min_replicas=4, max_replicas=90)
 CLUSTER = Cluster("web", (Pool("workers", 16, 64, 0.76, 8),), (SERVICE,))
@@ -53,7 +54,7 @@ def infer(policy):
 
 
 def test_the_graph_says_what_the_trained_network_says(policy, windows):
-    assert artefact.parity(forecast_led.native(policy), policy, windows) <= 1e-5
+    assert artefact.parity(forecast_led.native(policy, NETWORK), policy, windows) <= 1e-5
 
 
 def test_the_folder_is_a_policy_that_explains_itself(policy, infer, windows):
@@ -137,7 +138,7 @@ def test_what_cannot_be_learned_is_refused_before_anything_is_written(trace, tmp
 def test_damaged_weights_are_refused(policy, tmp_path):
     np.savez(tmp_path / "weights.npz", stretch=np.ones(9))
     with pytest.raises(PolicyError, match="missing"):
-        forecast_led.native(tmp_path)
+        forecast_led.native(tmp_path, NETWORK)
 
 
 # ---------------------------------------------------------------- confidence

@@ -1,0 +1,145 @@
+"""The forecasts that the accuracy bench scores: made once for each forecaster, kept in the run, taken over again."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agents.forecast.backtest import Failure, Plan, gap, rolling
+from agents.forecast.base import Floats, Forecaster, Progress
+from agents.forecast.frames import Series, first, steps_in
+from twin.errors import UsageError
+
+FOLDER = "rolled"
+_LEAST_SPANS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """How forecasters are asked: fitted once on the first part, then from equally spaced origins of the rest.
+
+    Attributes:
+        h: steps ahead.
+        origins: at most so many for each series.
+        train_share: of each series, by time, that is learned from (0-1).
+        seed: of whatever is random in fitting.
+    """
+
+    h: int
+    origins: int
+    train_share: float
+    seed: int
+
+    def plan(self, series: Series) -> Plan:
+        """The origins of one series; raises UsageError when there is no room for one."""
+        n = len(series.values)
+        start = steps_in(n, self.train_share)
+        if self.origins < 1 or start == 0 or start > n - self.h:
+            raise UsageError(
+                f"series {series.unique_id!r}: {n} steps leave no room for {self.origins} origins with {self.h} steps "
+                f"to come after train_share={self.train_share}"
+            )
+        return Plan(series, np.unique(np.linspace(start, n - self.h, self.origins).round().astype(np.int64)))
+
+
+@dataclass(frozen=True, slots=True)
+class Rolls:
+    """What one forecaster said of each series: deciles [origins, h, 9], NaN where it failed, and why it did."""
+
+    said: Mapping[str, Floats]
+    failures: Mapping[str, str]
+
+
+def rolls(
+    forecaster: Forecaster,
+    plans: Sequence[Plan],
+    beside: Sequence[Series],
+    protocol: Protocol,
+    progress: Progress | None = None,
+) -> Rolls:
+    """The forecasts of all plans; `beside` are further series that a pooled forecaster learns from.
+
+    Of these, short ones are left out: who learns holds some of each series back, and what is left must do.
+    """
+    least = _LEAST_SPANS * (forecaster.needs + protocol.h)
+    long = [each for each in beside if len(each.values) >= least]
+    train = [*first([plan.series for plan in plans], protocol.train_share), *long]
+    said, failures = {}, {}
+    for plan, found in rolling(forecaster, plans, protocol.h, train=train, seed=protocol.seed, progress=progress):
+        if isinstance(found, Failure):
+            failures[plan.series.unique_id] = found.message
+        said[plan.series.unique_id] = gap(plan, protocol.h) if isinstance(found, Failure) else found
+    return Rolls(said, failures)
+
+
+def mean_of(members: Sequence[Rolls]) -> Rolls:
+    """The mean of the members' deciles; it fails where one of them does."""
+    failures = {unique_id: why for member in members for unique_id, why in member.failures.items()}
+    return Rolls({i: np.mean([each.said[i] for each in members], axis=0) for i in members[0].said}, failures)
+
+
+# ---------------------------------------------------------------- kept
+
+
+def key(
+    config: Mapping[str, Any],
+    forecaster: Forecaster,
+    plans: Sequence[Plan],
+    beside: Sequence[Series],
+    protocol: Protocol,
+) -> str:
+    """What the forecasts depend on, as 16 hexadecimal digits.
+
+    That is the configuration, the source of the classes that the forecaster is made of, the series, the origins and
+    the protocol; not the functions those classes call elsewhere, and no files they read.
+    """
+    digest = hashlib.sha256(json.dumps([config, dataclasses.asdict(protocol)], sort_keys=True).encode())
+    for path in sorted(set(_sources(forecaster))):
+        digest.update(path.read_bytes())
+    for each in (*(plan.series for plan in plans), *(beside if forecaster.pooled else ())):
+        digest.update(f"{each.unique_id} {each.start_s} {each.step_s}".encode())
+        digest.update(each.values.tobytes())
+    for plan in plans:
+        digest.update(plan.origins.tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _sources(part: object) -> Iterator[Path]:
+    if dataclasses.is_dataclass(part):
+        yield Path(str(sys.modules[type(part).__module__].__file__))
+        for field in dataclasses.fields(part):
+            yield from _sources(getattr(part, field.name))
+    elif isinstance(part, Mapping):
+        for value in part.values():
+            yield from _sources(value)
+    elif isinstance(part, list | tuple):
+        for value in part:
+            yield from _sources(value)
+
+
+def keep(path: Path, found: Rolls) -> None:
+    """Write the forecasts as NPZ; the file appears whole or not at all."""
+    partial = path.with_name(f"{path.stem}.tmp.npz")
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    arrays = {f"said/{unique_id}": said for unique_id, said in found.said.items()}
+    np.savez_compressed(partial, failures=np.array(json.dumps(dict(found.failures))), **arrays)  # pyright: ignore[reportArgumentType] - names of arrays
+    os.replace(partial, path)
+
+
+def kept(name: str, folders: Sequence[Path]) -> Rolls | None:
+    """The forecasts kept under that file name in the first of the folders that has it; None: in none of them."""
+    path = next((folder / name for folder in folders if (folder / name).is_file()), None)
+    if path is None:
+        return None
+    with np.load(path, allow_pickle=False) as arrays:
+        said = {n.removeprefix("said/"): arrays[n] for n in arrays.files if n.startswith("said/")}
+        return Rolls(said, json.loads(str(arrays["failures"])))

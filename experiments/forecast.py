@@ -1,0 +1,117 @@
+"""`python -m experiments.forecast`: the next steps of each of a trace's series, each with a sentence that says why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+import twin
+from agents.forecast.base import Forecaster, Progress
+from agents.forecast.frames import Series
+from experiments import cell, forecast_answers, forecast_series, present, verb
+from experiments.display import Display
+from experiments.forecast_answers import Answer, Models
+from experiments.forecast_series import Recorded
+from experiments.rundir import RunFolder
+from twin.errors import UsageError, WorkbenchError
+
+
+def study(cfg: DictConfig, folder: RunFolder, display: Display) -> list[str]:
+    """Fit, forecast, explain and write the tables; returns what failed, in words."""
+    _check(cfg)
+    growths = forecast_answers.growths(cell.plain(cfg.scenarios) or {})
+    now = forecast_series.recorded(cell.read_trace(cfg.trace), cfg.step_s, cfg.resources, cfg.until_s)
+    beside = [each for name in cfg.extra_traces for each in _beside(cfg, name)]
+    for note in now.notes:
+        display.line(f"{note.unique_id}: {note.what}, {note.steps} steps: {note.note}")
+    asked = built(cfg, "forecaster")
+    with folder.phase("fit"), display.phase(f"fit {asked.name} on {len(now.series)} series") as advance:
+        fitted = forecast_answers.models(asked, now.series, beside, cfg.seed, advance)
+    failed = [f"{unique_id}: {reason}" for unique_id, reason in now.refused.items()]
+    with folder.phase("forecast"), display.phase("forecast and explain") as advance:
+        answers = _answers(cfg, asked, now, fitted, failed, advance)
+    if not answers:
+        raise UsageError(f"nothing can be forecast: {'; '.join(failed)}")
+    came = [now.came(each.series, cfg.horizon_steps) for each in answers]
+    for name, table in forecast_answers.tables(answers, asked.name, came, growths).items():
+        folder.table(name, table)
+    for each in answers:
+        display.result(each.explanation.text)
+    if cfg.onnx:
+        failed += _exported(cfg, folder, now, fitted, display)
+    return failed
+
+
+def _check(cfg: DictConfig) -> None:
+    if str(cfg.step_s) not in cfg.grids:
+        raise UsageError(f"step_s={cfg.step_s}: settings are known for {', '.join(cfg.grids)} s; add some to grids")
+    if cfg.horizon_steps < 1:
+        raise UsageError(f"horizon_steps={cfg.horizon_steps} must be 1 or more")
+
+
+def built(cfg: DictConfig, key: str) -> Forecaster:
+    """The forecaster under `key`, with what the grid says of it, and after that what the command line says."""
+    given = [text for text in verb.overrides() if text.startswith(f"{key}.")]
+    name = cell.build(cfg[key]).name
+    parts = (cell.plain(cfg[key]), cell.plain(cfg.on_grid.get(name, {})), OmegaConf.from_dotlist(given).get(key, {}))
+    return cell.build(OmegaConf.merge(*parts))
+
+
+def _beside(cfg: DictConfig, name: str) -> tuple[Series, ...]:
+    """The series of another trace, to learn from; what lies after `until_s` on its own clock is not left out."""
+    return forecast_series.recorded(twin.read(name), cfg.step_s).series
+
+
+def _answers(
+    cfg: DictConfig, asked: Forecaster, now: Recorded, fitted: Models, failed: list[str], advance: Progress
+) -> list[Answer]:
+    """The answer for each series that has one; `failed` is told of those by the fallback, and of those without."""
+    answers, simple = [], built(cfg, "fallback")
+    for k, series in enumerate(now.series):
+        name, model = series.unique_id, fitted[series.unique_id]
+        try:
+            safe = simple.fit([series], cfg.seed)
+            found = forecast_answers.answer(model, safe, series, cfg.horizon_steps, now.wordings[name])
+        except UsageError as error:
+            why = model if isinstance(model, str) else f"{asked.name} needs a fallback"
+            failed.append(f"{name}: {why}, and {simple.name} cannot answer: {error}")
+            continue
+        if found.fallback:
+            failed.append(f"{name}: {found.fallback}; {simple.name} answered")
+        answers.append(found)
+        advance((k + 1) / len(now.series), name)
+    return answers
+
+
+def _exported(cfg: DictConfig, folder: RunFolder, now: Recorded, fitted: Models, display: Display) -> list[str]:
+    units = {name: wording.unit for name, wording in now.wordings.items()}
+    try:
+        with folder.phase("export"):
+            apart = forecast_answers.export_all(fitted, now.series, cfg.horizon_steps, folder.path / "onnx", units)
+    except WorkbenchError as error:
+        return [f"onnx: {error}"]
+    for name, distance in apart.items():
+        display.result(f"onnx/{name}: the graph differs from the original by {distance:.1e} of the 80 % band at most")
+    folder.note(onnx=apart)
+    return []
+
+
+def task(cfg: DictConfig, display: Display) -> int:
+    """Forecast, write the run folder and its report; returns the exit code (4 when a fallback answered)."""
+    trace = cell.read_trace(cfg.trace)
+    display.line(present.identity_line("forecast", cfg, trace))
+    with RunFolder(Path(cfg.out)) as folder:
+        folder.identify(cfg, "forecast", trace, verb.command("forecast"), verb.overrides())
+        failed = study(cfg, folder, display)
+        folder.status("partly failed" if failed else "completed", "; ".join(failed))
+    return verb.conclude(folder.final, cfg, display, failed)
+
+
+def main() -> None:
+    """The entry point."""
+    verb.main("forecast", task)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""`python -m experiments.retraining`: a regime change in the twin is noticed, retrained, judged and swapped.
+
+The demand is what a controller observes while the twin replays the scenario; before that, the drift tests are held
+against streams that are stable by construction, and against planted changes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+from omegaconf import DictConfig
+
+import twin
+from agents.forecast import frames
+from agents.forecast.frames import Series
+from agents.forecast.operation import stability
+from agents.forecast.operation.drill import observed_demand
+from agents.forecast.operation.operator import Replayed, Settings, accuracy_by_day, replay
+from agents.forecast.operation.retrain import table
+from experiments import cell, present, verb
+from experiments.display import Display
+from experiments.rundir import RunFolder
+
+_DAY_S = 86_400
+_FIT_SHARE = 0.25  # of the recordings that stable streams are made of
+
+
+def tested(cfg: DictConfig, settings: Settings) -> pl.DataFrame:
+    """The `drift_trials` of the settings' tests, and of river's with their default constants."""
+    recordings = [s for name in cfg.trials.recordings for s in frames.panel(frames.series(twin.read(name)))]
+    fitted = cell.build(cfg.trials.forecaster).fit(frames.first(recordings, _FIT_SHARE), cfg.seed)
+    days = [stability.days_of(fitted, s, frames.steps_in(len(s.values), _FIT_SHARE)) for s in recordings]
+    detectors = {
+        "calibrated": stability.calibrated(settings.drift),
+        "ADWIN, defaults": stability.adwin(),
+        "Page-Hinkley, defaults": stability.page_hinkley(),
+    }
+    reference_days = settings.reference_days
+    trialled = stability.trials(detectors, days, runs=cfg.trials.runs, seed=cfg.seed, reference_days=reference_days)
+    return stability.summary(trialled)
+
+
+def observed(cfg: DictConfig) -> Series:
+    """The service's demand as it is observed in the twin while the scenario plays."""
+    trace, cluster, events = cell.build(cfg.scenario).apply(cell.read_trace(cfg.trace), cell.build(cfg.cluster))
+    controller = cell.build(cfg.controller)
+    until_s = cfg.until_s
+    return observed_demand(trace, cluster, controller, cfg.service, events=events, until_s=until_s, seed=cfg.seed)
+
+
+def drill(cfg: DictConfig, series: Series, settings: Settings) -> Replayed:
+    """The series operated from the end of the first `learn_days` on."""
+    start = cfg.learn_days * _DAY_S // series.step_s
+    recipe = cell.build(cfg.forecaster)
+    return replay(recipe.fit([series.until(start)], cfg.seed), recipe, series, start, settings, cfg.seed)
+
+
+def delays(replayed: Replayed, changed_s: float) -> str:
+    """When the change was noticed, and when somebody else took over, in words."""
+    found = []
+    for verdict in ("noticed", "swapped"):
+        times = [e.time_s for e in replayed.events if e.verdict == verdict and e.time_s > changed_s]
+        times = [t for t in times if verdict == "swapped" or _drifted(replayed, t)]
+        found.append(f"{verdict} after {(min(times) - changed_s) / 3600:.0f} h" if times else f"never {verdict}")
+    return f"the change at {changed_s / _DAY_S:g} d was {found[0]}; the champion was {found[1]}"
+
+
+def _drifted(replayed: Replayed, time_s: float) -> bool:
+    return any(e.time_s == time_s and e.trigger.startswith("drift") for e in replayed.events)
+
+
+def task(cfg: DictConfig, display: Display) -> int:
+    """Try the tests, drill, write the run folder and its report; returns the exit code."""
+    trace, settings = cell.read_trace(cfg.trace), cell.build(cfg.operation)
+    display.line(present.identity_line("retraining", cfg, trace))
+    with RunFolder(Path(cfg.out)) as folder:
+        folder.identify(cfg, "retraining", trace, verb.command("retraining"), verb.overrides())
+        if cfg.trials.runs:
+            with folder.phase("trials"), display.phase("drift tests on stable streams and planted changes"):
+                trials = tested(cfg, settings)
+            folder.table("drift_trials", trials)
+            display.table("Drift tests: streams of 30 days", trials)
+        with folder.phase("simulate"), display.phase(f"observe {trace.info.name} in the twin"):
+            series = observed(cfg)
+        with folder.phase("operate"), display.phase("operate"):
+            replayed = drill(cfg, series, settings)
+        happened, accuracy = table(replayed.events), accuracy_by_day(replayed, series)
+        folder.table("retraining_events", happened)
+        folder.table("retraining_accuracy", accuracy)
+    display.table("What happened", happened.drop("unique_id"))
+    display.table("Accuracy by day", accuracy.drop("unique_id"))
+    display.line(delays(replayed, cfg.changed_s))
+    present.finish(folder.final, cfg, display)
+    return verb.DONE
+
+
+def main() -> None:
+    """The entry point."""
+    verb.main("retraining", task)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from agents.forecast import training
+from agents.forecast.base import DECILES, Forecaster, Past
+from agents.forecast.conformal import Conformal
+from agents.forecast.frames import Series
+from agents.forecast.naive import Naive
+from agents.forecast.nets.base import Dims
+from agents.forecast.nets.linear import NLinear
+from agents.forecast.neural import Neural
+from agents.forecast.operation import resident
+from agents.forecast.operation.resident import Residents
+from twin.errors import UsageError
+
+H, WINDOW = 3, 24
+RNG = np.random.default_rng(0)
+VALUES = RNG.uniform(5.0, 15.0, (6, 60))
+IDS = [f"s{k}" for k in range(6)]
+
+
+def net(seed: int, window: int = WINDOW) -> Neural:
+    """A network of random weights; different seeds say different things."""
+    dims, rng = Dims(window, H), np.random.default_rng(seed)
+    shapes = {path: np.shape(value) for path, value in training.initial(NLinear(), dims, seed).items()}
+    weights = {path: 0.1 * rng.standard_normal((1, *shape)).astype(np.float32) for path, shape in shapes.items()}
+    return Neural(NLinear(), window=window, horizon=H, dims=dims, weights=weights)
+
+
+@pytest.fixture(scope="module")
+def models() -> dict[str, Forecaster]:
+    """Three networks of one kind, one of another, one with corrected bands, and one that is no network."""
+    wide = Conformal(net(3), horizon=H, stretch={"s3": np.linspace(3.0, 1.0, len(DECILES))})
+    naive = Naive(1).fit([Series("s5", 0, 300, VALUES[5])], 0)
+    return {"s0": net(0), "s1": net(1), "s2": net(2), "s3": wide, "s4": net(4, window=12), "s5": naive}
+
+
+def past(ids: list[str] | None = None) -> Past:
+    ids = ids or IDS
+    return Past.of(VALUES[[IDS.index(i) for i in ids]][:, -WINDOW:], ids, H)
+
+
+def alone(models: dict[str, Forecaster], unique_id: str) -> np.ndarray:
+    model = models[unique_id]
+    return model.forecast(past([unique_id]).last(model.context, H), H)[0]
+
+
+def test_all_together_they_say_what_each_says_alone(models: dict[str, Forecaster]) -> None:
+    said = Residents(models, h=H).forecast_all(past())
+    for k, unique_id in enumerate(IDS):
+        np.testing.assert_allclose(said[k], alone(models, unique_id), rtol=1e-4, atol=1e-4, err_msg=unique_id)
+    assert len({said[k].tobytes() for k in range(3)}) == 3, "three networks, three opinions"
+
+
+def test_any_of_them_can_be_asked_in_any_order(models: dict[str, Forecaster]) -> None:
+    residents = Residents(models, h=H)
+    ids = ["s5", "s2", "s0", "s3"]
+    said = residents.forecast_all(past(ids))
+    for k, unique_id in enumerate(ids):
+        np.testing.assert_allclose(said[k], alone(models, unique_id), rtol=1e-4, atol=1e-4, err_msg=unique_id)
+
+
+def test_nothing_is_compiled_when_they_are_asked(models: dict[str, Forecaster]) -> None:
+    residents = Residents(models, h=H)
+    before = _compilations()
+    residents.forecast_all(past())
+    residents.forecast_all(past(["s1"]))
+    residents.swap("s1", net(11))
+    residents.forecast_all(past())
+    assert _compilations() == before
+
+
+def _compilations() -> int:
+    found = resident._answer(NLinear(), net(0).view), resident._answer(NLinear(), net(0, window=12).view)
+    return sum(each._cache_size() for each in found)  # pyright: ignore[reportFunctionMemberAccess]
+
+
+def test_a_swap_changes_one_series_and_no_other(models: dict[str, Forecaster]) -> None:
+    residents = Residents(models, h=H)
+    before = residents.forecast_all(past())
+    residents.swap("s1", net(7))
+    after = residents.forecast_all(past())
+    np.testing.assert_allclose(after[1], alone({"s1": net(7)}, "s1"), rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(np.delete(after, 1, axis=0), np.delete(before, 1, axis=0))
+    residents.swap("s1", Naive(1).fit([Series("s1", 0, 300, VALUES[1])], 0))
+    assert residents.forecast_all(past())[1, 0, 4] == VALUES[1, -1]
+
+
+def test_a_swap_is_never_seen_half_done(models: dict[str, Forecaster]) -> None:
+    """Asked without pause while another thread swaps: each answer is the old one or the new one, bit by bit."""
+    residents = Residents(models, h=H)
+    states = []
+    for seed in (0, 50):
+        residents.swap("s0", net(seed))
+        states.append(residents.forecast_all(past()).tobytes())
+    done = threading.Event()
+
+    def swap() -> None:
+        for turn in range(20):
+            residents.swap("s0", net(0 if turn % 2 else 50))
+        done.set()
+
+    thread = threading.Thread(target=swap)
+    thread.start()
+    seen = set()
+    while not done.is_set():
+        seen.add(residents.forecast_all(past()).tobytes())
+    thread.join()
+    assert seen <= set(states)
+
+
+def test_memory_is_bounded_and_said(models: dict[str, Forecaster]) -> None:
+    nets = {i: models[i] for i in ("s0", "s1")}
+    one = sum(value.nbytes for value in (net(0).weights or {}).values()) / 2**20
+    assert Residents(nets, h=H).mib == pytest.approx(4 * one)
+    shared = dict.fromkeys(IDS, models["s0"])
+    assert Residents(shared, h=H).mib == pytest.approx(7 * one), "one model, and a row of the stack for each series"
+    with pytest.raises(UsageError, match="most_mib"):
+        Residents(nets, h=H, most_mib=3 * one)
+
+
+def test_who_is_not_resident_is_not_answered_for(models: dict[str, Forecaster]) -> None:
+    residents = Residents({"s0": models["s0"]}, h=H)
+    for ids in (["s1"], ["s0", "s0"]):
+        with pytest.raises(UsageError, match="resident"):
+            residents.forecast_all(past(ids))
+    with pytest.raises(UsageError, match="resident"):
+        residents.swap("s1", net(0))
+    with pytest.raises(UsageError, match="at least one"):
+        Residents({}, h=H)
+    assert residents.ids == ("s0",)
+    assert residents.context == WINDOW
+    with pytest.raises(UsageError, match="trained for"):
+        Residents({"s0": replace(net(0))}, h=H + 1)
