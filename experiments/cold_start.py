@@ -1,4 +1,4 @@
-"""`python -m experiments.cold_start`: what is forecast of a cluster nobody has learned from, each cluster in its turn."""
+"""`python -m experiments.cold_start`: forecasts of a cluster nobody has learned from, each in its turn."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from agents.forecast.backtest import Plan
 from agents.forecast.base import Past
 from agents.forecast.cold_start import ColdStart
 from agents.forecast.frames import first
-from agents.forecast.neural import Neural, shipped
+from agents.forecast.neural import Neural
 from experiments import cell, panels, present, verb
 from experiments import cold_start_scores as judging
 from experiments.accuracy_rolls import Protocol

@@ -96,7 +96,10 @@ def guessed(capacities: Mapping[str, float], plans: Sequence[Plan], h: int) -> A
 
 @dataclass(frozen=True, slots=True)
 class Judges:
-    """Whom forecasts are held against, by name: naive methods, and the network that learned the cluster itself."""
+    """Whom forecasts are held against, by name: naive methods, and the network that learned the cluster itself.
+
+    The first of `naive` is the last value.
+    """
 
     naive: tuple[str, ...]
     in_domain: str
@@ -147,6 +150,8 @@ def _fallback(
     draws: np.ndarray[Any, Any],
 ) -> dict[str, Any]:
     known = [(name, key[1]) for name in naive if (name, key[1]) in errors]
+    if not known and key[1]:  # bands need more history than that, the last value itself does not: it is the same
+        known = [(naive[0], None)]
     best = min(known, key=lambda k: errors[k].mean(), default=None)
     names = ("fallback_ratio", "fallback_low", "fallback_high")
     if best is None:
@@ -190,25 +195,23 @@ def _forecasters(rows: pl.DataFrame) -> pl.DataFrame:
 
 def _resources(rows: pl.DataFrame, share: float) -> pl.DataFrame:
     """Each series of the cold start: kept enough, or no worse than the fallback within noise."""
-    enough = pl.col("kept") >= share
-    safe = pl.col("fallback_low") <= 1.0
-    verdict = (
-        pl.when(enough).then(pl.lit("kept")).when(safe).then(pl.lit("as the fallback")).otherwise(pl.lit("missed"))
-    )
+    enough, safe = pl.col("kept") >= share, pl.col("fallback_low") <= 1.0
+    verdict = pl.when(enough).then(pl.lit("kept")).when(safe).then(pl.lit("as the fallback"))
     shown = rows.filter(pl.col("network_weight").is_not_null())
-    interval = pl.format(
-        "{} [{}, {}]", *(pl.col(c).round(3) for c in ("fallback_ratio", "fallback_low", "fallback_high"))
-    )
     return shown.select(
         pl.col("unique_id").alias("series"),
         pl.col("history_steps").cast(pl.String).fill_null("all"),
-        pl.format("{} [{}, {}]", *(pl.col(c).round(3) for c in ("gain", "gain_low", "gain_high"))).alias("gain"),
+        _interval("gain", "gain_low", "gain_high").alias("gain"),
         pl.col("kept").round(2),
-        interval.alias("MAE / fallback"),
+        _interval("fallback_ratio", "fallback_low", "fallback_high").alias("MAE / fallback"),
         pl.col("coverage_80").round(2),
         pl.col("network_weight").round(2),
-        verdict.fill_null("as the fallback").alias("verdict"),
+        verdict.otherwise(pl.lit("missed")).alias("verdict"),
     )
+
+
+def _interval(*columns: str) -> pl.Expr:
+    return pl.format("{} [{}, {}]", *(pl.col(c).round(3) for c in columns))
 
 
 def _table(frame: pl.DataFrame) -> str:

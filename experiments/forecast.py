@@ -30,9 +30,9 @@ def study(cfg: DictConfig, folder: RunFolder, display: Display) -> list[str]:
         fitted = forecast_answers.models(asked, now.series, beside, cfg.seed, advance)
     failed = [f"{unique_id}: {reason}" for unique_id, reason in now.refused.items()]
     with folder.phase("forecast"), display.phase("forecast and explain") as advance:
-        answers = _answers(cfg, asked, now, fitted, failed, advance)
+        answers = _answers(cfg, now, fitted, failed, advance)
     if not answers:
-        raise UsageError(f"nothing can be forecast: {'; '.join(failed)}")
+        raise UsageError(f"none of {len(failed)} series can be forecast; {failed[0]}")
     came = [now.came(each.series, cfg.horizon_steps) for each in answers]
     for name, table in forecast_answers.tables(answers, asked.name, came, growths).items():
         folder.table(name, table)
@@ -63,19 +63,17 @@ def _beside(cfg: DictConfig, name: str) -> tuple[Series, ...]:
     return forecast_series.recorded(twin.read(name), cfg.step_s).series
 
 
-def _answers(
-    cfg: DictConfig, asked: Forecaster, now: Recorded, fitted: Models, failed: list[str], advance: Progress
-) -> list[Answer]:
+def _answers(cfg: DictConfig, now: Recorded, fitted: Models, failed: list[str], advance: Progress) -> list[Answer]:
     """The answer for each series that has one; `failed` is told of those by the fallback, and of those without."""
-    answers, simple = [], built(cfg, "fallback")
+    simple = built(cfg, "fallback")
+    safe = forecast_answers.models(simple, now.series, [], cfg.seed)
+    answers = []
     for k, series in enumerate(now.series):
-        name, model = series.unique_id, fitted[series.unique_id]
+        name = series.unique_id
         try:
-            safe = simple.fit([series], cfg.seed)
-            found = forecast_answers.answer(model, safe, series, cfg.horizon_steps, now.wordings[name])
+            found = forecast_answers.answer(fitted[name], safe[name], series, cfg.horizon_steps, now.wordings[name])
         except UsageError as error:
-            why = model if isinstance(model, str) else f"{asked.name} needs a fallback"
-            failed.append(f"{name}: {why}, and {simple.name} cannot answer: {error}")
+            failed.append(f"{name}: {error}")
             continue
         if found.fallback:
             failed.append(f"{name}: {found.fallback}; {simple.name} answered")

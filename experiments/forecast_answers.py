@@ -81,31 +81,41 @@ def _fitted(asked: Forecaster, series: Sequence[Series], seed: int, progress: Pr
         return f"{asked.name} could not be fitted ({type(error).__name__}: {error})"
 
 
-def answer(model: Forecaster | str, simple: Forecaster, series: Series, h: int, wording: Wording) -> Answer:
+def answer(model: Forecaster | str, simple: Forecaster | str, series: Series, h: int, wording: Wording) -> Answer:
     """The forecast of the `h` steps after the series' last one.
 
     Args:
         model: fitted, or why it could not be.
-        simple: fitted; answers where the model fails or says what cannot be.
+        simple: the same of what answers where the model fails or says what cannot be.
         series: up to now.
         h: steps ahead.
         wording: how the series is spoken of.
 
     Raises:
-        UsageError: as the simple one does.
+        UsageError: neither can answer.
     """
     now = len(series.values)
     reason = model if isinstance(model, str) else _fault(model, simple, series, h)
     if not isinstance(model, str) and not reason:
         try:
-            return Answer(series, wording, explain(model, series, now, h, wording), "")
+            made = explain(model, series, now, h, wording)
         except Exception as error:  # as in `_fitted`: it could not answer what if
             reason = f"{model.name} could not be explained ({type(error).__name__}: {error})"
+        else:
+            if np.isfinite(made.contributions.said).all():
+                return Answer(series, wording, made, "")
+            reason = f"{model.name}: not finite"
+    if isinstance(simple, str):
+        raise UsageError(f"{reason}, and {simple}")
     return Answer(series, wording, explain(simple, series, now, h, wording, fallback=reason), reason)
 
 
-def _fault(model: Forecaster, simple: Forecaster, series: Series, h: int) -> str:
-    """What is wrong with the model's forecast, "" for nothing."""
+def _fault(model: Forecaster, simple: Forecaster | str, series: Series, h: int) -> str:
+    """What is wrong with the model's forecast, "" for nothing, or where nobody could stand in for it."""
+    if len(series.values) < model.needs:
+        return f"{model.name}: needs {model.needs} steps of history, and {len(series.values)} are on record"
+    if isinstance(simple, str):
+        return ""
     guarded = Guarded(model, simple, Limits(worse=None)).trained([series])
     guarded.forecast(past_at(series, np.array([len(series.values)]), guarded.context, h), h)
     switch = guarded.since().get(series.unique_id)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 from omegaconf import DictConfig
 
+from agents.forecast.long.guarded import Guarded
 from experiments import cell, coherence, long_scores, present, verb
 from experiments.display import Display
 from experiments.rundir import RunFolder
@@ -17,7 +19,7 @@ from scenarios.synthesis.years import Habits, Plan
 def study(cfg: DictConfig, folder: RunFolder, display: Display) -> None:
     """Fit, forecast and score; write `long_horizon` and, where asked, `coherence`."""
     data = None if cfg.data is None else verb.require(cfg.data, "data", "give the folder of recordings, or null")
-    forecaster = cell.build(cfg.forecaster)
+    forecaster: Guarded = cell.build(cfg.forecaster)
     with folder.phase("recorded"), display.phase("recorded"):
         recorded = list(long_scores.recorded(data)) if data else []
         alone = [(long, long_scores.fitted([long], forecaster)) for long in recorded]
@@ -25,7 +27,7 @@ def study(cfg: DictConfig, folder: RunFolder, display: Display) -> None:
     told = long_scores.habits_of(recorded) or [Habits(**cell.plain(habits)) for habits in cfg.habits]
     with folder.phase("generated"), display.phase("generated"):
         drawn = list(long_scores.generated(told, range(cfg.first_seed, cfg.first_seed + cfg.series), Plan()))
-        together = long_scores.fitted(drawn, forecaster)
+        together = long_scores.fitted(drawn, replace(forecaster, families=tuple(cfg.together)))
         rows += [long_scores.measure(long, together) for long in drawn]
     scores = long_scores.scores(pl.concat(rows, how="diagonal"))
     folder.table("long_horizon", scores)
@@ -38,10 +40,9 @@ def study(cfg: DictConfig, folder: RunFolder, display: Display) -> None:
     folder.note(series=len(drawn), habits="recorded" if recorded else "configured", weight_of_drift=_weight(together))
 
 
-def _weight(forecaster: object) -> float | None:
-    """The mean weight of the drift at the end of the horizon, over series; null where the forecaster has none."""
-    fits = getattr(forecaster, "fits", {})
-    weights = [fit.weights[-1].get("drift", 0.0) for fit in fits.values()]
+def _weight(forecaster: Guarded) -> float | None:
+    """The mean weight of the drift at the end of the horizon, over series; null without series."""
+    weights = [fit.weights[-1].get("drift", 0.0) for fit in forecaster.fits.values()]
     return float(np.mean(weights)) if weights else None
 
 

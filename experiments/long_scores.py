@@ -9,7 +9,7 @@ do with each other, alone. Recorded and generated series are never averaged toge
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -93,8 +93,10 @@ def habits_of(series: Sequence[Long]) -> list[years.Habits]:
 
 
 def fitted(longs: Sequence[Long], forecaster: Guarded) -> Guarded:
-    """The forecaster, fitted together on the first parts of the series."""
-    return forecaster.fit([long.series.until(long.start) for long in longs], 0)
+    """The forecaster for as many months as are judged, fitted together on the first parts of the series."""
+    return replace(forecaster, horizon=max(long.h for long in longs)).fit(
+        [long.series.until(long.start) for long in longs], 0
+    )
 
 
 def measure(long: Long, forecaster: Guarded) -> pl.DataFrame:

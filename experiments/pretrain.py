@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 from omegaconf import DictConfig
 
-from agents.forecast.frames import Series
+from agents.forecast.frames import Series, first
 from agents.forecast.neural import Neural
 from experiments import cell, panels, present, verb
 from experiments.display import Display
@@ -20,6 +21,7 @@ from twin.errors import UsageError
 CARD = "CARD.md"
 _DAY_S = 86_400
 _LEAST_DAYS, _MOST_DAYS = 20, 83  # of a series to be mixed, and of what is made of it
+_MIXED_SHARE = 0.9  # of a recording: its last tenth chooses when to stop
 _EVENNESS = 1.5  # of a mixture's weights: the parameter of their Dirichlet distribution
 
 
@@ -56,9 +58,15 @@ def mixed(series: Sequence[Series], count: int, seed: int) -> list[Series]:
     What networks of this size lack is not steps but series (TSMixup: Ansari et al., 2024, Chronos, section 4.1).
     """
     per_day = _DAY_S // series[0].step_s
-    long = [each for each in series if len(each.values) >= _LEAST_DAYS * per_day]
+    long = [_from_midnight(each, per_day) for each in first(series, _MIXED_SHARE)]
+    long = [each for each in long if len(each.values) >= _LEAST_DAYS * per_day]
     rng = seeds.child(seed, "mixed")
     return [_mix(f"mixed/{k}", long, per_day, rng) for k in range(count)]
+
+
+def _from_midnight(series: Series, per_day: int) -> Series:
+    skipped = -series.start_s // series.step_s % per_day
+    return replace(series, start_s=series.start_s + skipped * series.step_s, values=series.values[skipped:])
 
 
 def _mix(name: str, series: Sequence[Series], per_day: int, rng: np.random.Generator) -> Series:

@@ -239,6 +239,7 @@ class Accuracy(Common):
     day_steps: int = MISSING
     origins: int = MISSING
     grids: Any = MISSING
+    levels: Any = MISSING
     forecasters: dict[str, Any] = MISSING
 
 
@@ -302,7 +303,83 @@ class Retraining(Common):
     trials: Trials = MISSING
 
 
+@dataclass
+class Sites(Common):
+    """What it costs to share no data between sites, and to hide every tenant."""
+
+    panel: str = MISSING
+    data: str | None = MISSING
+    machines: dict[str, str] = MISSING
+    train_share: float = MISSING
+    every_steps: int = MISSING
+    net: Any = MISSING
+    rounds: Any = MISSING
+    proximal: float = MISSING
+    least_tenants: int = MISSING
+    epsilons: list[float] = MISSING
+    private_rounds: Any = MISSING
+    private_rate: float = MISSING
+    budget: Any = MISSING
+    targets: dict[str, float] = MISSING
+
+
+@dataclass
+class Forecast(Common):
+    """The next steps of a trace's series."""
+
+    trace: Any = MISSING
+    forecaster: Any = MISSING
+    fallback: Any = MISSING
+    extra_traces: list[str] = MISSING
+    resources: list[str] | None = MISSING
+    until_s: float | None = MISSING
+    step_s: int = MISSING
+    horizon_steps: int = MISSING
+    onnx: bool = MISSING
+    scenarios: Any = MISSING  # not a dict type: Hydra would refuse scenarios={...}
+    grids: Any = MISSING
+    grid: Any = MISSING
+    on_grid: dict[str, Any] = MISSING
+
+
+@dataclass
+class ColdStart(Common):
+    """Forecasts of clusters nobody has learned from."""
+
+    grid: str = MISSING
+    clusters: list[str] = MISSING
+    train_share: float = MISSING
+    origins: int = MISSING
+    kept_share: float = MISSING
+    histories: list[int] = MISSING
+    horizon_steps: int = MISSING
+    day_steps: int = MISSING
+    naive: list[str] = MISSING
+    grids: Any = MISSING
+    capacities: dict[str, float] = MISSING
+    network: Any = MISSING
+    forecaster: Any = MISSING
+    opponents: dict[str, Any] = MISSING
+
+
+@dataclass
+class LongHorizon(Common):
+    """Months ahead, and forecasts that add up."""
+
+    data: str | None = MISSING
+    forecaster: Any = MISSING
+    together: list[str] = MISSING
+    series: int = MISSING
+    first_seed: int = MISSING
+    timed: list[str] = MISSING
+    habits: list[Any] = MISSING
+
+
 CONFIGS: dict[str, type] = {
+    "long_horizon": LongHorizon,
+    "cold_start": ColdStart,
+    "forecast": Forecast,
+    "sites": Sites,
     "retraining": Retraining,
     "accuracy": Accuracy,
     "decision_value": DecisionValue,

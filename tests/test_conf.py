@@ -219,15 +219,54 @@ def check_split(option: str, policies: dict[str, Path]) -> None:
 
 def check_forecaster(option: str, policies: dict[str, Path]) -> None:
     from agents.forecast.backtest import backtest
-    from agents.forecast.frames import series
 
-    forecaster = cell.build(compose("backtest", [f"+forecaster@forecasters.it={option}"]).forecasters["it"])
-    frame = series(twin.read("google2019").between(0, 8 * 86_400)).filter(pl.col("unique_id").str.ends_with("/cpu"))
-    done = backtest([forecaster], frame, h=12, origins_every=288, seed=0)
+    cfg = compose("backtest", [f"+forecaster@forecasters.it={option}"]).forecasters["it"]
+    frame, h, every = forecastable(option)
+    done = backtest([cell.build(briefly(cfg))], frame, h=h, origins_every=every, seed=0)
     assert not done.failures
     deciles = done.forecasts.select(pl.col("^q[0-9]+$")).to_numpy()
     assert np.isfinite(deciles).all()
     assert (np.diff(deciles, axis=1) >= 0).all(), "crossing quantiles"
+
+
+def forecastable(option: str) -> tuple[pl.DataFrame, int, int]:
+    """A series of the step that the forecaster is made for, steps ahead, and steps between origins."""
+    from agents.forecast.frames import series
+
+    if not option.startswith("structural"):
+        frame = series(twin.read("google2019").between(0, 8 * 86_400))
+        return frame.filter(pl.col("unique_id").str.ends_with("/cpu")), 12, 288
+    step_s, steps = (86_400, 800) if option == "structural_daily" else (7 * 86_400, 200)
+    values = 100.0 + np.random.default_rng(0).normal(0.0, 1.0, steps).cumsum()
+    frame = pl.DataFrame({"unique_id": ["a"] * steps, "ds": np.arange(steps) * step_s, "y": values})
+    return frame, 4, steps // 10
+
+
+def briefly(cfg: DictConfig) -> DictConfig:
+    """The same with networks that are hardly trained."""
+    plain = OmegaConf.to_container(cfg, resolve=True)
+
+    def shortened(node: Any) -> Any:
+        if isinstance(node, dict):
+            brief = {"steps": 50, "members": 1} if str(node.get("_target_")).endswith("neural.Training") else {}
+            return {key: shortened(value) for key, value in node.items()} | brief
+        return node
+
+    return DictConfig(shortened(plain))
+
+
+def check_architecture(option: str, policies: dict[str, Path]) -> None:
+    """Untrained, the network of a small window says "as now", with bands around it."""
+    from agents.forecast.frames import Series
+    from agents.forecast.neural import Neural, Training
+    from agents.forecast.rolling import roll
+
+    settings = cell.build(OmegaConf.load(CONF / "architecture" / f"{option}.yaml"))
+    one = Series("a", 0, 300, 50.0 + np.random.default_rng(0).normal(size=200))
+    net = Neural(settings, 24, 4, training=Training(steps=0, holdout_share=0.2)).fit([one], 0)
+    said = roll(net, one, np.array([100, 150]), 4).said
+    np.testing.assert_allclose(said[..., 4], one.values[[99, 149], None] * np.ones(4), rtol=1e-5)
+    assert (np.diff(said, axis=-1) > 0).all()
 
 
 def check_learner(option: str, policies: dict[str, Path]) -> None:

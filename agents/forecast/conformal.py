@@ -26,7 +26,7 @@ from agents.forecast.frames import Series, first, steps_in
 from agents.forecast.rolling import roll
 
 _LEAST_ORIGINS = 20
-_LEAST_WIDTH = 1e-9  # of the median: keeps a band of no width from dividing by zero
+_LEAST_WIDTH = 1e-9  # of the median and of what came: keeps a band of no width from dividing by zero
 _FACTORS = (0.2, 5.0)  # no correction goes further than this
 
 
@@ -93,7 +93,7 @@ class Conformal:
 def factors_of(said: Floats, truth: Floats) -> Floats:
     """The factors [9] that would have given the bands of `said` [..., 9] their coverage of `truth` [...]."""
     median = said[..., MEDIAN]
-    least = _LEAST_WIDTH * np.abs(median) + np.finfo(np.float64).tiny
+    least = _LEAST_WIDTH * (np.abs(median) + np.abs(truth).mean()) + np.finfo(np.float64).tiny
     factors = np.ones(len(DECILES))
     for low in range(MEDIAN):
         high = len(DECILES) - 1 - low

@@ -18,6 +18,7 @@ from agents.forecast.base import DECILES, MEDIAN, Floats, Forecaster, Past, Prog
 from agents.forecast.frames import Series, first, steps_in
 from agents.forecast.rolling import Origins, past_at, roll, truth_at
 from twin.errors import UsageError
+from twin.seeds import child
 
 _LEAST_ORIGINS = 8  # of a series, to weigh by itself: with fewer it takes the weights of all
 _ROUNDS = 200  # of exponentiated gradient
@@ -101,9 +102,9 @@ class Stack:
         fitted, count = {}, len(self.members)
         for k, (name, member) in enumerate(self.members.items()):
             tell = part(progress, k / count, (k + 1) / count, f"{name}: ")
-            fitted[name] = (member if member.pooled or isinstance(member, Each) else Each(member)).fit(
-                series, seed, tell
-            )
+            alone = member.pooled or isinstance(member, Each)
+            own = int(child(seed, name).integers(2**31))  # two networks of one kind shall not be one
+            fitted[name] = (member if alone else Each(member)).fit(series, own, tell)
         return fitted
 
     def _losses(self, fitted: Mapping[str, Forecaster], series: Series) -> Losses | None:

@@ -160,6 +160,22 @@ def windows(values: Floats, origins: NDArray[np.int64], context: int) -> Floats:
     return values[np.maximum(before, 0) + origins[:, None] + np.arange(-context, 0)]
 
 
+def mirrored(windows: Any) -> Any:  # noqa: ANN401 - numpy and JAX arrays alike
+    """Windows [batch, steps] whose unknown beginning is what follows it, mirrored, as often as it takes.
+
+    A beginning that never moves would make a spread that never was: it cost a shipped network up to 80 % of its
+    accuracy on windows half full.
+    """
+    xp = windows.__array_namespace__()
+    steps = windows.shape[1]
+    young = xp.isnan(windows).sum(axis=1, keepdims=True)
+    at = xp.arange(steps)
+    period = xp.maximum(2 * (steps - young - 1), 1)
+    back = (young - at) % period
+    place = xp.where(at < young, young + xp.minimum(back, period - back), at)
+    return xp.take_along_axis(windows, xp.minimum(place, steps - 1), axis=1)
+
+
 def normalise(windows: Any) -> tuple[Any, Any, Any]:  # noqa: ANN401 - numpy and JAX arrays alike
     """Windows [..., context] as (shape, last, scale): windows = last + scale x shape.
 

@@ -79,7 +79,7 @@ class Neural:
 
     @property
     def needs(self) -> int:
-        """A few steps: what is missing before them is taken to have been as the first of them."""
+        """A few steps: what is missing before them is taken to have been as what follows, mirrored."""
         return min(self.horizon, self.window)
 
     @property
@@ -268,8 +268,9 @@ def _train(net: Neural, data: Windows, seed: int, progress: Progress | None) -> 
     held_out = jnp.asarray(data.held_out)
     best = {path: np.asarray(value) for path, value in state[0].items()}
     least, since = np.asarray(training.validate(recipe, state[0], arrays, held_out)), 0
-    for done in range(_CHUNK, plan.steps + 1, _CHUNK):
-        places = draw(data.train, (len(members), _CHUNK, plan.batch), rng)
+    for done in [*range(_CHUNK, plan.steps, _CHUNK), *([plan.steps] if plan.steps else [])]:
+        chunk = done - (done - 1) // _CHUNK * _CHUNK
+        places = draw(data.train, (len(members), chunk, plan.batch), rng)
         state, losses = training.advance(recipe, state, arrays, training.spread_over_devices(places))
         now = np.asarray(training.validate(recipe, state[0], arrays, held_out))
         better = now < least

@@ -101,9 +101,10 @@ class _Statistical(ABC):
         return said
 
     def _check(self) -> None:
-        if min(self._seasons) < 1 or min(self.fit_steps, self.context) < self.needs:
+        least = max(self.needs, 2 * max(self._seasons))
+        if min(self._seasons) < 1 or min(self.fit_steps, self.context) < least:
             raise UsageError(
-                f"{self.name}: seasons of {self._seasons} steps need fit_steps and context >= {self.needs}; "
+                f"{self.name}: seasons of {self._seasons} steps need fit_steps and context >= {least}; "
                 f"got {self.fit_steps} and {self.context}"
             )
 
@@ -211,11 +212,19 @@ def _started(fit: Fit, window: Floats) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class MSTL(_Statistical):
-    """One or more seasons taken out by loess (MSTL), the rest by exponential smoothing without a season."""
+    """One or more seasons taken out by loess (MSTL), the rest by exponential smoothing without a season.
+
+    A season that training or window do not hold twice is left out there, as long as the shortest one is held.
+    """
 
     context: int = 2016
     name: str = "mstl"
     seasons: tuple[int, ...] = (288,)
+
+    @property
+    def needs(self) -> int:
+        """Twice the shortest season."""
+        return max(_LEAST_STEPS, 2 * min(self.seasons))
 
     @property
     def _seasons(self) -> tuple[int, ...]:
@@ -229,12 +238,19 @@ class MSTL(_Statistical):
     def _fit(self, values: Floats) -> Fit:
         from statsforecast.ets import ets_f
 
-        return ets_f(values - mstl(values[None], self._seasons).sum(axis=0)[0], m=1, model="ZZN")
+        seasons = self._held(len(values))
+        fit = ets_f(values - mstl(values[None], seasons).sum(axis=0)[0], m=1, model="ZZN")
+        return {**fit, "seasons": seasons}
+
+    def _held(self, steps: int) -> tuple[int, ...]:
+        return tuple(season for season in self._seasons if 2 * season <= steps)
 
     def _forward(self, fit: Fit, windows: Floats, h: int) -> tuple[Floats, Floats]:
-        parts = mstl(windows, self._seasons)
+        held = self._held(windows.shape[1])
+        seasons = tuple(season for season in fit["seasons"] if season in held)
+        parts = mstl(windows, seasons)
         mean, deviation = _smoothed(fit, windows - parts.sum(axis=0), h)
-        ahead = [repeated(part[:, -season:], h) for part, season in zip(parts, self._seasons, strict=True)]
+        ahead = [repeated(part[:, -season:], h) for part, season in zip(parts, seasons, strict=True)]
         return mean + np.sum(ahead, axis=0), deviation
 
 

@@ -19,11 +19,13 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from agents.forecast.base import DECILES
-from agents.forecast.frames import normalise
+from agents.forecast.frames import mirrored, normalise
 from agents.forecast.nets.base import Architecture, Dims, Inputs
 
 Weights = Mapping[str, Any]  # by path, "enter.kernel"; one array each, with a leading axis where members are stacked
 Batch = Mapping[str, Any]  # arrays `y` [batch, context], `seen`, `known`, `static`, as in `base.Past`
+_ROUNDING = 1e-6  # of a value: below it float32 says nothing about movements
+_TINY = 1e-30  # keeps zeros from being divided by zero
 # a window that rests has next to no spread: what breaks the rest shall not outweigh all other windows
 _FARTHEST = 10.0  # spreads that a recalled value or a target may lie off
 
@@ -58,9 +60,7 @@ def inputs(view: View, batch: Batch) -> tuple[Inputs, Any, Any]:
     dims, y = view.dims, batch["y"]
     xp = y.__array_namespace__()
     window = y[:, y.shape[1] - dims.context :]
-    young = xp.isnan(window).sum(axis=1, keepdims=True)
-    oldest = xp.take_along_axis(window, xp.minimum(young, dims.context - 1), axis=1)
-    window = xp.where(xp.isnan(window), oldest, window)
+    window = mirrored(window)
     slope = _slope(window)
     window, last, scale = normalise(window - slope * xp.arange(1 - dims.context, 1))
     ahead = xp.arange(1, dims.horizon + 1)
@@ -70,12 +70,23 @@ def inputs(view: View, batch: Batch) -> tuple[Inputs, Any, Any]:
     recall = xp.where(recalled[:, :, None], (recall - last[:, None]) / scale[:, None], 0.0)
     recall = xp.clip(recall, -_FARTHEST, _FARTHEST)
     seen = batch["seen"][:, batch["seen"].shape[1] - dims.context :]
-    seen = (seen - seen.mean(axis=1, keepdims=True)) / (seen.std(axis=1, keepdims=True) + 1e-6)
+    seen = _standardised(seen)
     known = batch["known"][:, batch["known"].shape[1] - dims.context - dims.horizon :]
     if view.squash:
         window, recall = xp.arcsinh(window), xp.arcsinh(recall)
     given = Inputs(window, recall, recalled.astype(y.dtype), seen, known, batch["static"])
     return given, last + slope * ahead, scale
+
+
+def _standardised(seen: Any) -> Any:  # noqa: ANN401 - numpy and JAX arrays alike
+    """Columns [batch, context, seen] less their mean over their deviation, where they are on record; 0 elsewhere."""
+    xp = seen.__array_namespace__()
+    known = ~xp.isnan(seen)
+    count = xp.maximum(known.sum(axis=1, keepdims=True), 1)
+    values = xp.where(known, seen, 0.0)
+    moved = xp.where(known, values - values.sum(axis=1, keepdims=True) / count, 0.0)
+    size = xp.sqrt((values**2).sum(axis=1, keepdims=True) / count)
+    return moved / (xp.sqrt((moved**2).sum(axis=1, keepdims=True) / count) + _ROUNDING * size + _TINY)
 
 
 def _slope(window: Any) -> Any:  # noqa: ANN401 - numpy and JAX arrays alike
@@ -87,7 +98,8 @@ def _slope(window: Any) -> Any:  # noqa: ANN401 - numpy and JAX arrays alike
     steps = xp.arange(window.shape[1]) - (window.shape[1] - 1) / 2
     moved = window - window.mean(axis=1, keepdims=True)
     slope = (moved * steps).sum(axis=1, keepdims=True) / (steps**2).sum()
-    explained = slope**2 * (steps**2).sum() / ((moved**2).sum(axis=1, keepdims=True) + 1e-12)
+    least = (_ROUNDING * window) ** 2  # what float32 leaves of a window that rests is no line
+    explained = slope**2 * (steps**2).sum() / ((moved**2 + least).sum(axis=1, keepdims=True) + _TINY)
     return slope * xp.clip((explained - 0.8) / 0.15, 0.0, 1.0)
 
 

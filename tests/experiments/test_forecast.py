@@ -188,8 +188,28 @@ def test_a_forecaster_that_says_nonsense_or_cannot_be_explained_is_stood_in_for(
     assert found.fallback.startswith(why)
 
 
+def test_a_series_too_young_for_its_forecaster_is_told_how_much_is_missing() -> None:
+    now = forecast_series.recorded(twin.read("google2019"), 300, ["cpu"], 3600.0)
+    series = now.series[0]
+    simple = Naive(1, "simple").fit([series], 0)
+    long = Lost(simple, only=True, context=99, needs=99)
+    found = forecast_answers.answer(long, simple, series, 3, now.wordings[series.unique_id])
+    assert found.fallback == "lost: needs 99 steps of history, and 12 are on record"
+
+
+def test_a_forecaster_answers_alone_where_nobody_can_stand_in_for_it_and_its_reason_is_told_where_it_cannot() -> None:
+    now = forecast_series.recorded(twin.read("google2019"), 300, ["cpu"], NOW_S)
+    series = now.series[0]
+    wording = now.wordings[series.unique_id]
+    simple = Naive(12, "simple").fit([series], 0)
+    assert forecast_answers.answer(simple, "too short", series, 3, wording).explanation.forecaster == "simple"
+    for only in (False, True):
+        with pytest.raises(UsageError, match=r"lost.*, and too short"):
+            forecast_answers.answer(Lost(simple, only), "too short", series, 3, wording)
+
+
 def test_what_cannot_be_exported_is_told_and_the_forecast_stays(tmp_path) -> None:
-    more = ["forecaster=auto_theta", "step_s=3600", "forecaster.least_steps=24", "onnx=true", f"until_s={NOW_S}"]
+    more = ["forecaster=structural_daily", "forecaster.families=[mean]", "step_s=3600", "horizon_steps=6", "onnx=true"]
     code, said = ran(tmp_path / "run", *BRIEF, *more)
     assert code == verb.PARTLY
     assert "cannot be exported" in folder.identity_of(tmp_path / "run")["reason"]
@@ -244,7 +264,8 @@ def test_every_forecaster_takes_the_grid(option: str) -> None:
     cfg = composed(f"forecaster={option}", "step_s=3600", "horizon_steps=6")
     built = forecast.built(cfg, "forecaster")
     assert built.name == option
-    assert option in cfg.on_grid
+    assert option in cfg.on_grid, f"say in conf/forecast.yaml what {option} takes from the grid"
+    assert len(cfg.on_grid) == len(list((CONF / "forecaster").glob("*.yaml"))), "one is gone"
     assert built.context <= 1461
     assert getattr(built, "horizon", 6) == 6
 

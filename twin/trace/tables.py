@@ -46,6 +46,14 @@ STUDY_TABLES = (
     "drift_trials",
     "retraining_events",
     "retraining_accuracy",
+    "sites_scores",
+    "cold_start",
+    "long_horizon",
+    "coherence",
+    "forecast_explanations",
+    "forecast_sentences",
+    "forecast_past",
+    "forecast_scenarios",
 )
 INSPECT_TABLES = (
     "trace_facts",

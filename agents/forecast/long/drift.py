@@ -193,13 +193,14 @@ def _week(record: Record) -> _Week:
     first = n % record.week
 
     def within(values: Floats) -> Floats:
-        blocks = values[first:].reshape(-1, record.week, *values.shape[1:])
+        blocks = values[first:].reshape(n // record.week, record.week, *values.shape[1:])
         return (blocks - blocks.mean(axis=1, keepdims=True)).reshape(values[first:].shape)
 
     told = within(known).var(axis=0) > _TOLD * known[first:].var(axis=0)
     x = within(_columns(record, np.arange(n), known[:, told]))
     gram = x.T @ x + 1e-3 * np.eye(x.shape[1])
-    return _Week(np.linalg.solve(gram, x.T @ within(np.log(record.y))), told)
+    weights = np.linalg.solve(gram, x.T @ within(np.log(record.y))).astype(np.float64)
+    return _Week(weights, told)
 
 
 def _level(record: Record, week: _Week, weeks: int) -> _Level:
@@ -211,7 +212,7 @@ def _level(record: Record, week: _Week, weeks: int) -> _Level:
     lags = np.arange(block)[:, None] - np.arange(block)
     alike = np.array([(record.memory ** np.abs(block * k + lags)).mean() for k in range(count)])
     between = np.abs(np.arange(count)[:, None] - np.arange(count))
-    loose = record.known[first:n, ~week.told].reshape(count, block, -1).mean(axis=1)
+    loose = record.known[first:n, ~week.told].reshape(count, block, int((~week.told).sum())).mean(axis=1)
     years = (record.start_s + middle * record.step_s) / YEAR_S
     means = clean[first:].reshape(count, block).mean(axis=1)
     return _Level(first, block, years, means, loose, record.noise**2 * alike[between])

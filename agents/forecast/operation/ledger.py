@@ -68,7 +68,7 @@ class Ledger:
         self.keep = keep
         self.clock = clock
         count = len(ids)
-        self._said = np.full((keep, count, h, len(DECILES)), np.nan, np.float32)
+        self._said = np.full((keep, count, h, len(DECILES)), np.nan)
         self._origin = np.full(keep, _EMPTY, np.int64)
         self._y = np.full((keep, count), np.nan)
         self._step = np.full(keep, _EMPTY, np.int64)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scenarios.synthesis.years import KNOWN, Habits, Plan, draw, habits
+from scenarios.synthesis.years import KNOWN, Habits, Plan, draw, foreseen, habits
 from twin.errors import ScenarioError
 
 DAY_S, HOUR_S = 86_400, 3_600
@@ -71,3 +71,24 @@ def test_what_cannot_be_drawn_or_fitted_is_refused() -> None:
         draw(TOLD, CALM, np.random.default_rng(0), 60)
     with pytest.raises(ScenarioError, match="28 days"):
         habits(np.ones(20), DAY_S)
+
+
+def test_who_knows_all_errs_by_what_is_not_decided_alone() -> None:
+    certain = replace(Plan(), changes_per_year=0.0, launch_error=0.0)
+    silent = replace(TOLD, noise=0.0)
+    drawn = draw(silent, certain, np.random.default_rng(3))
+    assert foreseen(drawn, silent, certain, 900, 364) == pytest.approx(drawn.values[900:1264], rel=1e-9)
+    drawn = draw(TOLD, certain, np.random.default_rng(3))
+    ratio = np.array([drawn.values[o : o + 364] / foreseen(drawn, TOLD, certain, o, 364) for o in range(500, 1000, 7)])
+    assert ratio.mean() == pytest.approx(1.0, abs=0.02)
+
+
+def test_growth_that_is_known_returns_to_the_usual_at_the_rate_of_changes() -> None:
+    plan = replace(CALM, growth=(0.1, 0.3), changes_per_year=1e-6)
+    silent = replace(TOLD, noise=0.0)
+    drawn = draw(silent, plan, np.random.default_rng(4))
+    often = replace(plan, changes_per_year=50.0)
+    known = np.log(foreseen(drawn, silent, often, 700, 364))
+    assert known[-1] - known[363 - 350] == pytest.approx(0.1 * 350 / 365.25, abs=0.02)
+    with_own = np.log(foreseen(drawn, silent, plan, 700, 364))
+    assert with_own == pytest.approx(np.log(drawn.values[700:1064]), abs=1e-6)
