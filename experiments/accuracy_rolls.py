@@ -6,17 +6,18 @@ import dataclasses
 import hashlib
 import json
 import os
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from agents import forecast
 from agents.forecast.backtest import Failure, Plan, gap, rolling
 from agents.forecast.base import Floats, Forecaster, Progress
 from agents.forecast.frames import Series, first, steps_in
+from experiments.panels import cluster
 from twin.errors import UsageError
 
 FOLDER = "rolled"
@@ -72,13 +73,31 @@ def rolls(
     """
     least = _LEAST_SPANS * (forecaster.needs + protocol.h)
     long = [each for each in beside if len(each.values) >= least]
-    train = [*first([plan.series for plan in plans], protocol.train_share), *long]
+    train = first([plan.series for plan in plans], protocol.train_share)
+    train = [*(before_judged(train, plans, protocol.h) if forecaster.pooled else train), *long]
     said, failures = {}, {}
     for plan, found in rolling(forecaster, plans, protocol.h, train=train, seed=protocol.seed, progress=progress):
         if isinstance(found, Failure):
             failures[plan.series.unique_id] = found.message
         said[plan.series.unique_id] = gap(plan, protocol.h) if isinstance(found, Failure) else found
     return Rolls(said, failures)
+
+
+def before_judged(train: Sequence[Series], plans: Sequence[Plan], h: int) -> list[Series]:
+    """Each series of `train` up to the earliest moment that judges another series of its cluster.
+
+    Who learns from all series of a cluster together must not learn from one what he is asked about the other.
+    """
+    return [each.until(_steps_before_judged(each, plans, h)) for each in train]
+
+
+def _steps_before_judged(train: Series, plans: Sequence[Plan], h: int) -> int:
+    own, steps = cluster(train.unique_id), len(train.values)
+    for series, origins in ((plan.series, plan.origins) for plan in plans if cluster(plan.series.unique_id) == own):
+        start_s, until_s = (series.start_s + series.step_s * step for step in (int(origins[0]), int(origins[-1]) + h))
+        if until_s > train.start_s:  # else the peer was over and done with
+            steps = min(steps, max(int(start_s - train.start_s) // train.step_s, 0))
+    return steps
 
 
 def mean_of(members: Sequence[Rolls]) -> Rolls:
@@ -99,31 +118,19 @@ def key(
 ) -> str:
     """What the forecasts depend on, as 16 hexadecimal digits.
 
-    That is the configuration, the source of the classes that the forecaster is made of, the series, the origins and
-    the protocol; not the functions those classes call elsewhere, and no files they read.
+    That is the configuration, everything in `agents.forecast` (sources and shipped networks), the series, the origins
+    and the protocol.
     """
     digest = hashlib.sha256(json.dumps([config, dataclasses.asdict(protocol)], sort_keys=True).encode())
-    for path in sorted(set(_sources(forecaster))):
-        digest.update(path.read_bytes())
+    for path in sorted(Path(forecast.__path__[0]).rglob("*")):
+        if path.suffix in (".py", ".npz"):
+            digest.update(path.read_bytes())
     for each in (*(plan.series for plan in plans), *(beside if forecaster.pooled else ())):
         digest.update(f"{each.unique_id} {each.start_s} {each.step_s}".encode())
         digest.update(each.values.tobytes())
     for plan in plans:
         digest.update(plan.origins.tobytes())
     return digest.hexdigest()[:16]
-
-
-def _sources(part: object) -> Iterator[Path]:
-    if dataclasses.is_dataclass(part):
-        yield Path(str(sys.modules[type(part).__module__].__file__))
-        for field in dataclasses.fields(part):
-            yield from _sources(getattr(part, field.name))
-    elif isinstance(part, Mapping):
-        for value in part.values():
-            yield from _sources(value)
-    elif isinstance(part, list | tuple):
-        for value in part:
-            yield from _sources(value)
 
 
 def keep(path: Path, found: Rolls) -> None:

@@ -67,6 +67,7 @@ _ROWS = {
     "forecasts": "one forecast step from one origin",
     "forecast_scores": "one forecaster on one series, for one horizon",
     "accuracy_scores": "one forecaster on one series, for one horizon and regime",
+    "tuning": "one configuration of a sweep over settings of a forecaster",
     "decision_value": "one forecaster, or rule, in one scenario with one quantile",
     "drift_trials": "one detector on one series with one planted change",
     "retraining_events": "one step of a retraining: noticed, judged, swapped or refused",

@@ -172,6 +172,12 @@ def absent(level: str, data: Path | None) -> list[str]:
     return [place for place in places if data is None or not (data / place).is_dir()]
 
 
+def cluster(unique_id: str) -> str:
+    """What a series was recorded in together with others; the machines of NAB have nothing to do with each other."""
+    place = unique_id.partition("/")[0]
+    return unique_id if place == _NAB else place
+
+
 def hourly(series: Series) -> Series:
     """Means of twelve steps of 300 s; what is left over at the end is dropped."""
     hours = len(series.values) // STEPS_IN_HOUR

@@ -11,7 +11,7 @@ import polars as pl
 from omegaconf import DictConfig
 
 from agents.forecast.frames import Series, first
-from agents.forecast.neural import Neural
+from agents.forecast.neural import Neural, Windows
 from experiments import cell, panels, present, verb
 from experiments.display import Display
 from experiments.rundir import RunFolder
@@ -35,7 +35,8 @@ def study(cfg: DictConfig, folder: RunFolder, display: Display) -> None:
         net: Neural = cell.build(wanted.net.base)
         with folder.phase(str(name)), display.phase(f"{name}: {len(series)} series") as advance:
             net.fit(series, cfg.seed, advance).save(folder.path / f"{name}.npz")
-        seen += [_row(str(name), each) for each in series]
+        taught = set(Windows.of(net, series).ids)  # a short series lends nothing
+        seen += [_row(str(name), each) for each in series if each.unique_id in taught]
     table = pl.DataFrame(seen)
     (folder.path / CARD).write_text(card(table, cfg), encoding="utf-8")
     display.table(

@@ -244,6 +244,24 @@ class Accuracy(Common):
 
 
 @dataclass
+class Tune(Common):
+    """One configuration of one forecaster, judged inside the part that is learned from."""
+
+    forecaster: Any = MISSING
+    level: str = MISSING
+    grid: str = MISSING
+    data: str | None = MISSING
+    train_share: float = MISSING
+    validate_from: float = MISSING
+    origins: int = MISSING
+    horizon_steps: int = MISSING
+    day_steps: int = MISSING
+    grids: Any = MISSING
+    levels: Any = MISSING
+    on_grid: dict[str, Any] = MISSING
+
+
+@dataclass
 class CapacityPlans:
     """How capacity is planned from forecasts."""
 
@@ -382,6 +400,7 @@ CONFIGS: dict[str, type] = {
     "sites": Sites,
     "retraining": Retraining,
     "accuracy": Accuracy,
+    "tune": Tune,
     "decision_value": DecisionValue,
     "pretrain": Pretrain,
     "calibrate": Calibrate,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from twin.trace import tables
 _HEADLINE = ("score", "cost_usd", "late_ratio", "slo_violation_min", "utilisation_ratio", "scale_events")
 _HEADLINE += ("wait_mean_s", "bounded_slowdown_mean", "deadline_miss_ratio", "utilisation_cpu_ratio")
 _HEADLINE += ("lost_core_h", "stretched_h")  # what promised cores cost: without it they always look best
-_HIGHER = ("utilisation_ratio", "utilisation_cpu_ratio")
+_HEADLINE += ("mae_ratio", "accuracy_percent", "coverage_80", "fit_s", "forecast_ms")
+_HIGHER = ("utilisation_ratio", "utilisation_cpu_ratio", "accuracy_percent")
+_NEITHER = ("coverage_80",)  # shown without a star
 
 
 class SweepTable(Callback):
@@ -41,15 +44,15 @@ def read(folder: Path) -> list[dict[str, Any]]:
     """One row per job of the sweep, in order, failed ones with their error."""
     rows = []
     for job, noted in notes(folder):
-        row: dict[str, Any] = {"job": job, **_columns(noted["overrides"])}
+        row: dict[str, Any] = {"job": job, **columns(noted["overrides"])}
         kpis = Path(noted["folder"]) / "tables" / "kpis.parquet"
         if not noted["error"] and kpis.exists():
             scored = tables.read(kpis, "kpis").filter(pl.col("kpi").is_in(_HEADLINE))
             scored = scored.sort(pl.col("entity") == "cluster", maintain_order=True)  # the whole where it is scored
             row.update(dict(scored.select("kpi", "value").iter_rows()))
         rows.append({**row, "error": noted["error"]})
-    columns = dict.fromkeys(column for row in rows for column in row if column != "error")
-    return [{column: row.get(column) for column in (*columns, "error")} for row in rows]
+    names = dict.fromkeys(name for row in rows for name in row if name != "error")
+    return [{name: row.get(name) for name in (*names, "error")} for row in rows]
 
 
 def note(folder: Path, job: int, content: dict[str, Any]) -> None:
@@ -65,16 +68,18 @@ def notes(folder: Path) -> list[tuple[str, dict[str, Any]]]:
     return [(path.stem, json.loads(path.read_text(encoding="utf-8"))) for path in found]
 
 
-def _columns(overrides: list[str]) -> dict[str, str]:
+def columns(overrides: Sequence[str]) -> dict[str, str]:
+    """What each override set, by its key."""
     return dict(text.lstrip("+~").split("=", 1) for text in overrides if "=" in text)
 
 
 def marked(frame: pl.DataFrame) -> pl.DataFrame:
-    """The table with a star at the best value of each KPI (of utilisation the highest, else the lowest)."""
+    """The table with a star at the best value of each KPI: the highest of utilisation and accuracy, else the lowest."""
     marks = []
     for kpi in (k for k in _HEADLINE if k in frame.columns):
         best = pl.col(kpi).max() if kpi in _HIGHER else pl.col(kpi).min()
-        star = pl.when(pl.col(kpi) == best).then(pl.lit(" *")).otherwise(pl.lit(""))
+        starred = pl.col(kpi) == best if kpi not in _NEITHER else pl.lit(False)
+        star = pl.when(starred).then(pl.lit(" *")).otherwise(pl.lit(""))
         marks.append(
             pl.when(pl.col(kpi).is_null()).then(None).otherwise(pl.col(kpi).round(5).cast(pl.String) + star).alias(kpi)
         )

@@ -36,10 +36,17 @@ _UPPER = DECILES[MEDIAN] < DECILES
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What the fit leaves of one series: `factors` [regimes, h, 9] (logarithms), `edges` [2] between the regimes."""
+    """What the fit leaves of one series.
+
+    Attributes:
+        factors: logarithms [regimes, h, 9].
+        edges: of roughness, between the regimes [2].
+        ended_s: when what the base learned from ended, on the series' clock: how it did before tells nothing.
+    """
 
     factors: Floats
     edges: Floats
+    ended_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +63,8 @@ class Adaptive:
     """A forecaster with bands that follow its outcomes of the last `lookback` steps; its median stays as it is.
 
     The base is fitted twice: without the last `share` of each series, to move the factors over it; then on everything.
-    A forecast begins with these factors and moves them over its own past, at an origin every `every` steps: what it
-    says follows from what stands in its window, and nothing is remembered from call to call.
+    A forecast begins with these factors and moves them over its own past, as far as the base did not learn from it,
+    at an origin every `every` steps: what it says follows from its window, nothing is remembered from call to call.
 
     Attributes:
         rate: how far one outcome moves a factor's logarithm.
@@ -103,6 +110,7 @@ class Adaptive:
         starts[""] = Start(
             np.median([s.factors for s in starts.values()], axis=0),
             np.median([s.edges for s in starts.values()], axis=0),
+            -np.inf,
         )
         return replace(self, base=self.base.fit(series, seed, part(progress, 0.5, 1.0)), starts=starts)
 
@@ -113,8 +121,9 @@ class Adaptive:
 
     def roll(self, series: Series, origins: Origins, h: int) -> Floats:
         """Deciles [origins, h, 9], as `forecast` says them."""
-        if not self.starts:
-            raise UsageError(f"{self.name}: not fitted; call fit first")
+        self._check(h)
+        if not len(origins):
+            return np.empty((0, h, len(DECILES)))
         start = self.starts.get(series.unique_id, self.starts[""])
         rolled, regimes, back = self._looks(series, origins, h)
         factors = moved(rolled, regimes, back, start.factors[:, :h], self._pace)
@@ -124,7 +133,11 @@ class Adaptive:
         """One that asks the base once a forecast: its factors are those of now, from the end of each of `series`.
 
         What a resident model runs between two refreshes: as quick as the base, with bands as of the last refresh.
+        Raises UsageError when not fitted, or settled already.
         """
+        self._check(self.horizon)
+        if not self.lookback:
+            raise UsageError(f"{self.name}: settled already; settle the fitted one again, with the series as of now")
         starts = dict(self.starts)
         for each in series:
             origin = np.array([len(each.values)])
@@ -133,6 +146,12 @@ class Adaptive:
             factors = scanned(rolled, regimes, back[:, :-1], origin, start.factors, self._pace)[0]
             starts[each.unique_id] = replace(start, factors=factors)
         return replace(self, starts=starts, lookback=0)
+
+    def _check(self, h: int) -> None:
+        if not self.starts:
+            raise UsageError(f"{self.name}: not fitted; call fit first")
+        if h > self.horizon:
+            raise UsageError(f"{self.name}: its bands follow {self.horizon} steps ahead, asked for {h}")
 
     @property
     def _pace(self) -> Pace:
@@ -144,9 +163,12 @@ class Adaptive:
         back = origins[:, None] - np.arange(self.lookback // self.every, -1, -1) * self.every
         back = np.maximum(back, min(young + self.base.needs, int(origins.min())))  # repeated ones are left out
         asked = np.unique(back)
+        start = self.starts.get(series.unique_id, self.starts[""])
         rolled = roll(self.base, series, asked, h)
-        edges = self.starts.get(series.unique_id, self.starts[""]).edges
-        return rolled, _regimes(roughness(series.values, asked, self.horizon), edges), np.searchsorted(asked, back)
+        begun_s = series.start_s + series.step_s * (asked[:, None] + np.arange(h))
+        unseen = replace(rolled, truth=np.where(begun_s < start.ended_s, np.nan, rolled.truth))
+        regimes = _regimes(roughness(series.values, asked, self.horizon), start.edges)
+        return unseen, regimes, np.searchsorted(asked, back)
 
     def _begin(self, early: Forecaster, series: Series) -> Start | None:
         n = len(series.values)
@@ -160,7 +182,8 @@ class Adaptive:
         regimes = _regimes(roughness(series.values, origins, self.horizon), edges)
         still = np.zeros((len(edges) + 1, self.horizon, len(DECILES)))
         order = np.arange(len(origins))[None]
-        return Start(scanned(rolled, regimes, order, np.array([n]), still, self._pace)[0], edges)
+        factors = scanned(rolled, regimes, order, np.array([n]), still, self._pace)[0]
+        return Start(factors, edges, float(series.start_s + n * series.step_s))
 
 
 def beyond_share(outcomes: float) -> Floats:

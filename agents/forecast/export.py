@@ -22,12 +22,17 @@ from onnx import TensorProto, compose, helper
 from agents.forecast.base import DECILES, Forecaster, Past, check_past
 from agents.forecast.exported import GRAPH, VECTORS, Manifest, digest, feeds, verify
 from agents.forecast.frames import Columns
+from agents.forecast.graphs import looks
 from agents.forecast.graphs.given import Given, Graph, scaled
 from agents.forecast.graphs.graph import graph
+from agents.forecast.graphs.leaves import steps_needed, views
+from agents.forecast.graphs.remainders import without_remainders
+from agents.forecast.training import View
 from twin.errors import PolicyError, UsageError
 
 TOLERANCE = 1e-3  # of the 80 % band, see `exported.verify`
 _NONE = Columns()
+_GIVEN = 8  # fields of `Given` before its looks
 _OPSET = 21
 _IR = 10  # the oldest version of the file format that holds this opset
 
@@ -62,7 +67,7 @@ def export(
         raise UsageError(f"{forecaster.name}: an export needs at least one recorded past, and a step to forecast")
     check_past(past, forecaster, h)
     ids = list(dict.fromkeys(past.ids))
-    model = _model(graph(forecaster, ids, h), past, forecaster.context)
+    model = _model(graph(forecaster, ids, h), views(forecaster), past, forecaster.context)
     partial = out.with_name(out.name + ".tmp")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -105,21 +110,34 @@ def _accepted(folder: Path, name: str) -> float:
     return apart
 
 
-def _model(answer: Graph, past: Past, context: int) -> onnx.ModelProto:
+def _model(answer: Graph, views: Sequence[View], past: Past, context: int) -> onnx.ModelProto:
     """The whole graph, scale and back in double, answer in float; nothing in it that the answer does not need."""
     h = past.known.shape[1] - context
     y, seen = ("batch", context), ("batch", context, past.seen.shape[2])
     one, series = ("batch", 1), ("batch",)
     rest = {"known": ("batch", context + h, past.known.shape[2]), "static": ("batch", past.static.shape[1])}
-    before = _traced(scaled, {"y": y, "seen": seen}, ("unit", "last", "fine", "scale", "moved"), double=True)
-    inside = {"unit": y, "last": one, "fine": one, "scale": one, "seen": seen, **rest, "series": series}
-    model = _traced(lambda *given: answer(Given(*given)), inside, ("units",), double=False)
+    looked = {f"look{k}_{name}": view for k, view in enumerate(views) for name in looks.names(view)}
+
+    def double(y: Any, seen: Any) -> tuple[Any, ...]:  # noqa: ANN401 - JAX arrays
+        unit, last, fine, scale, moved = scaled(y, seen)
+        found = [array for view in views for array in looks.doubled(view, y, seen, last, scale)]
+        return unit, last, fine, scale, moved, *found
+
+    def single(*arrays: Any) -> Any:  # noqa: ANN401 - JAX arrays
+        given, left = Given(*arrays[:_GIVEN]), iter(arrays[_GIVEN:])
+        own = {view: looks.single(view, [next(left) for _ in looks.names(view)], given) for view in views}
+        return answer(given._replace(looks=own))
+
+    before = _traced(double, {"y": y, "seen": seen}, ("unit", "last", "fine", "scale", "moved", *looked), double=True)
+    found = dict(zip(looked, [_declared(value)[1] for value in before.graph.output][-len(looked) :], strict=True))
+    inside = {"unit": y, "last": one, "fine": one, "scale": one, "seen": seen, **rest, "series": series, **found}
+    model = _traced(single, inside, ("units",), double=False)
     units = {"units": ("batch", h, len(DECILES)), "last": one, "scale": one}
     after = _traced(_unscaled, units, ("deciles",), double=True)
     nodes = [
         *_cast({"before/y": "y", "before/seen": "seen"}, TensorProto.DOUBLE),
         *before.graph.node,
-        *_cast({f"model/{n}": f"before/{n}" for n in ("unit", "last", "fine", "scale")}, TensorProto.FLOAT),
+        *_cast({f"model/{n}": f"before/{n}" for n in ("unit", "last", "fine", "scale", *looked)}, TensorProto.FLOAT),
         *_cast({"model/seen": "before/moved", **{f"model/{n}": n for n in (*rest, "series")}}, TensorProto.FLOAT),
         *model.graph.node,
         *_cast({"after/units": "model/units"}, TensorProto.DOUBLE),
@@ -196,7 +214,7 @@ def _traced(
             # its layers read flax's parameters in a way that flax no longer likes
             warnings.filterwarnings("ignore", "'.value' access is now deprecated", DeprecationWarning)
             model = to_onnx(
-                function,
+                without_remainders(function),
                 list(inputs.values()),
                 opset=_OPSET,
                 enable_double_precision=double,

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 Stored = Mapping[str, NDArray[np.float32]]  # by path; each with a leading axis of members
 
+_LEAST_WINDOW = 2
+_LOOK = "look"  # in a file of weights: horizon, squash, lags
 _CHUNK = 50  # steps between two looks at the held-out part
 # arrays come in few sizes, so that one compilation serves every batch and every training set
 _ROWS = 64  # windows per call of the network
@@ -101,9 +103,18 @@ class Neural:
 
         Raises UsageError when no series is long enough, or their steps or columns differ.
         """
+        self._check()
         data = Windows.of(self, series)
         begun = self.sized(data.columns)
         return replace(begun, weights=_train(begun, data, seed, progress))
+
+    def _check(self) -> None:
+        if self.window < _LEAST_WINDOW or any(lag < self.horizon for lag in self.lags):
+            raise UsageError(
+                f"{self.name}: needs a window of at least {_LEAST_WINDOW} steps, whose spread is its unit, and lags of "
+                f"at least the {self.horizon} steps ahead, or they would recall what is not known yet; got "
+                f"window={self.window}, lags={list(self.lags)}"
+            )
 
     def sized(self, columns: tuple[int, int, int]) -> Self:
         """The network for series with so many columns (seen, known, static), without weights."""
@@ -126,8 +137,13 @@ class Neural:
         deciles = np.concatenate(said)[: len(past.ids), :h].astype(np.float64)
         return line[:, :h, None] + scale[:, :, None] * deciles
 
+    @property
+    def _look(self) -> NDArray[np.int64]:
+        """What the shapes of weights do not tell."""
+        return np.array([self.horizon, int(self.squash), *self.lags], dtype=np.int64)
+
     def save(self, path: Path) -> None:
-        """Write the weights, rounded to half precision, at `path` (.npz), whole or not at all.
+        """Write the weights, rounded to half precision, and how they look at the past at `path` (.npz), whole or not.
 
         Raises UsageError when untrained.
         """
@@ -136,7 +152,7 @@ class Neural:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(path.stem + ".tmp.npz")
         halves = {key: value.astype(np.float16) for key, value in self.weights.items()}
-        np.savez_compressed(partial, **halves)  # pyright: ignore[reportArgumentType]
+        np.savez_compressed(partial, **{_LOOK: self._look}, **halves)  # pyright: ignore[reportArgumentType]
         os.replace(partial, path)
 
     def load(self, path: Path, dims: Dims | None = None) -> Self:
@@ -149,9 +165,15 @@ class Neural:
         dims = dims or Dims(self.window, self.horizon, len(self.lags))
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-                weights = {key: stored[key].astype(np.float32) for key in sorted(stored.files)}
-        except (OSError, ValueError, EOFError, BadZipFile) as error:
+                look = stored[_LOOK].tolist()
+                weights = {key: stored[key].astype(np.float32) for key in sorted(stored.files) if key != _LOOK}
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
             raise PolicyError(f"{path}: not the weights of a network: {error!r}; train one again") from error
+        if look != self._look.tolist():
+            raise PolicyError(
+                f"{path}: made with horizon, squash and lags {look}, and {self.name} has {self._look.tolist()}; "
+                "give it the same, or train one again"
+            )
         expected = {key: value.shape for key, value in training.initial(self.architecture, dims, 0).items()}
         found = {key: value.shape[1:] for key, value in weights.items()}
         if found != expected:

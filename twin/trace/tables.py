@@ -42,6 +42,7 @@ STUDY_TABLES = (
     "forecasts",
     "forecast_scores",
     "accuracy_scores",
+    "tuning",
     "decision_value",
     "drift_trials",
     "retraining_events",

@@ -6,7 +6,8 @@ loses nothing. Import this module only where a forecaster is exported or differe
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -28,6 +29,7 @@ class Given(NamedTuple):
         known: [batch, context + h, columns].
         static: [batch, columns].
         series: the position of each row's series among those that were exported [batch].
+        looks: what networks see, by their view, where it was worked out before (`looks.doubled`).
     """
 
     unit: Any
@@ -38,6 +40,7 @@ class Given(NamedTuple):
     known: Any
     static: Any
     series: Any
+    looks: Mapping[Any, Any] = MappingProxyType({})
 
     def of(self, context: int, h: int) -> Given:
         """The same with `context` steps of history, for a member that looks less far back."""

@@ -6,10 +6,9 @@ Import this module only where a forecaster is exported or differentiated: it nee
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial, singledispatch
+from functools import singledispatch
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -18,6 +17,7 @@ from agents.forecast.base import MEDIAN, Forecaster, Past, fitted_to
 from agents.forecast.conformal import Conformal, stretched
 from agents.forecast.ensemble import Each, Stack
 from agents.forecast.graphs.given import Given, Graph, placed, table_rows
+from agents.forecast.graphs.looks import seen_in
 from agents.forecast.graphs.recursions import smoothing
 from agents.forecast.naive import HistoricMean, Naive
 from agents.forecast.neural import Neural
@@ -138,29 +138,14 @@ def _(forecaster: Neural, ids: Sequence[str], h: int) -> Graph:  # noqa: ARG001
     if not stored or h > forecaster.horizon:
         raise UsageError(f"{forecaster.name}: trained for {forecaster.horizon} steps ahead, asked for {h}")
     members = [_constants({path: value[k] for path, value in stored.items()}) for k in range(_count(stored))]
-    further = forecaster.horizon - h
-
-    def look(given: Given, unit: Any) -> Any:  # noqa: ANN401 - JAX arrays
-        known = jnp.concatenate([given.known, *[given.known[:, -1:]] * further], axis=1)
-        return training.inputs(view, {"y": unit, "seen": given.seen, "known": known, "static": given.static})
 
     def say(given: Given) -> Any:  # noqa: ANN401 - a JAX array
-        near = look(given, given.unit)
-        # the least scale goes by the last value, which is 0 in these units: a flat window is looked at in its values,
-        # where what float32 leaves out is small against that scale
-        zero = given.last / given.scale
-        inputs, line, scale = look(given, given.unit + zero)
-        flat = near[2][:, 0] < _least(given)[:, 0]
-        inputs, line, scale = jax.tree.map(partial(_chosen, flat), (inputs, line - zero, scale), near)
+        inputs, line, scale = given.looks[view] if view in given.looks else seen_in(view, given)
         said = [training.rebuild(forecaster.architecture, view.dims, member)(inputs) for member in members]
         units = jnp.stack([jnp.sinh(each) if view.squash else each for each in said]).mean(0)
         return line[:, :h, None] + scale[:, :, None] * units[:, :h]
 
     return say
-
-
-def _chosen(rows: Any, these: Any, others: Any) -> Any:  # noqa: ANN401 - JAX arrays
-    return jnp.where(rows.reshape(-1, *[1] * (these.ndim - 1)), these, others)
 
 
 def _constants(weights: Mapping[str, Any]) -> dict[str, Any]:
@@ -169,15 +154,6 @@ def _constants(weights: Mapping[str, Any]) -> dict[str, Any]:
 
 def _count(stored: Mapping[str, Any]) -> int:
     return len(next(iter(stored.values())))
-
-
-def _least(given: Given) -> Any:  # noqa: ANN401 - a JAX array
-    """The least scale of `frames.normalise`, in units of the window."""
-    return (1e-3 * jnp.abs(given.last) + 1e-12) / given.scale
-
-
-def _spread(unit: Any) -> Any:  # noqa: ANN401 - a JAX array
-    return jnp.sqrt(((unit - unit.mean(1, keepdims=True)) ** 2).mean(1, keepdims=True))
 
 
 @graph.register

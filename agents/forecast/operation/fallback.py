@@ -4,6 +4,10 @@ Each series is guarded by itself. Its model is at fault at an origin when it rai
 deciles, leaves the bounds, is older than allowed, or has been worse than the fallback over the last tracked day. It
 answers again once it has been without fault for `return_s`. Time is that of the origins, never the wall clock; truth
 is what later pasts show, so nothing but the calls themselves is needed to keep track.
+
+A series at rest has no width, and the last value forecasts it without any error: measured by these, every other
+answer would be a fault. So bounds are never narrower than a share of the values themselves, reach from what the series
+did lately as well, and a loss that is next to nothing of the values is no fault, however little the fallback's is.
 """
 
 from __future__ import annotations
@@ -21,6 +25,11 @@ from agents.forecast.frames import Series
 from twin.errors import UsageError
 
 _DAY_S = 86_400.0
+_LEAST_WIDTH = 0.1  # of the values: what a range counts for at least
+_NOTHING = 1e-6  # the width of a range of nothing but zeros
+_LEAST_LOSS = 1e-3  # of the values: where nothing moved, the networks' bands are as wide (frames.normalise)
+_ROUNDING = 1e-9  # of a decile: so far they may cross, and are put in order
+_ENDS = (np.fmin.reduce, np.fmax.reduce)  # what is not on record counts for nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +37,12 @@ class Limits:
     """What a guarded model may say, and for how long it is trusted.
 
     Attributes:
-        reach: how far beyond the range of its training values a decile may lie, in widths of that range.
+        reach: how far beyond the range of its training values and of those in its past a decile may lie, in widths
+            of that range, which counts for a tenth of the largest value at least.
         lowest, highest: physical bounds in the series' unit; a decile beyond is a fault.
         most_age_s: from the end of its training; None for no limit.
         worse: the model is at fault when its mean pinball loss of the last tracked day is above so many times that
-            of the fallback; None to keep no track.
+            of the fallback, and above a thousandth of the values; None to keep no track.
         least_tracked_s: how much of a day must be tracked before that is judged.
         return_s: how long a model must be without fault before it answers again.
     """
@@ -67,7 +77,7 @@ class _Track:
     faulty_s: float | None = None  # when it was last at fault
     answers: str = "model"
     said: deque[tuple[float, Floats, Floats]] = field(default_factory=deque)  # origin_s, model's, fallback's
-    losses: deque[tuple[float, float, float]] = field(default_factory=deque)  # origin_s, model's, fallback's
+    losses: deque[tuple[float, float, float, float]] = field(default_factory=deque)  # ... and the mean |value|
 
 
 class Guarded:
@@ -132,7 +142,7 @@ class Guarded:
         for row in np.argsort(past.origin_s, kind="stable"):
             fault = faults[row] or self._wrong(past, int(row), said[row])
             if self._trusted(past, int(row), said[row], safe[row], fault):
-                answer[row] = said[row]
+                answer[row] = np.maximum.accumulate(said[row], axis=-1)
         return answer
 
     def since(self) -> dict[str, Switch]:
@@ -164,16 +174,24 @@ class Guarded:
         unique_id, limits = past.ids[row], self.limits
         if not np.isfinite(said).all():
             return "not finite"
-        if (np.diff(said, axis=-1) < 0.0).any():
+        if (np.diff(said, axis=-1) < -_ROUNDING * np.abs(said).max()).any():
             return "crossing"
-        low, high = self._ranges.get(unique_id, (-np.inf, np.inf))
-        room = limits.reach * (high - low) if np.isfinite(high - low) else 0.0
-        if said.min() < max(low - room, limits.lowest) or said.max() > min(high + room, limits.highest):
+        low, high = self._bounds(unique_id, past.y[row])
+        if said.min() < low or said.max() > high:
             return "out of bounds"
         age_s = past.origin_s[row] - self._trained_s.get(unique_id, past.origin_s[row])
         if limits.most_age_s is not None and age_s > limits.most_age_s:
             return "too old"
         return ""
+
+    def _bounds(self, unique_id: str, y: Floats) -> tuple[float, float]:
+        """Between what a decile may lie: as far as `limits.reach` goes beyond what the series did, if that is known."""
+        limits = self.limits
+        if unique_id not in self._ranges:
+            return limits.lowest, limits.highest
+        low, high = (float(each(y, initial=seen)) for each, seen in zip(_ENDS, self._ranges[unique_id], strict=True))
+        room = limits.reach * max(high - low, _LEAST_WIDTH * max(abs(low), abs(high)), _NOTHING)
+        return max(low - room, limits.lowest), min(high + room, limits.highest)
 
     def _trusted(self, past: Past, row: int, said: Floats, safe: Floats, fault: str) -> bool:
         """Whether the model answers at this origin; tracks and records."""
@@ -207,7 +225,8 @@ class Guarded:
             track.said.popleft()
             truth = y[begin : begin + len(mine)]
             if begin >= 0 and np.isfinite(truth).all():
-                track.losses.append((origin_s, _loss(mine, truth), _loss(other, truth)))
+                size = float(np.abs(truth).mean())
+                track.losses.append((origin_s, _loss(mine, truth), _loss(other, truth), size))
 
     def _worse(self, track: _Track, now: float) -> str:
         assert self.limits.worse is not None
@@ -215,8 +234,8 @@ class Guarded:
             track.losses.popleft()
         if not track.losses or now - track.losses[0][0] < self.limits.least_tracked_s:
             return ""
-        mine, other = (float(np.mean([loss[k] for loss in track.losses])) for k in (1, 2))
-        return "worse than the fallback" if not mine <= self.limits.worse * other else ""
+        mine, other, size = (float(np.mean([loss[k] for loss in track.losses])) for k in (1, 2, 3))
+        return "worse than the fallback" if not mine <= max(self.limits.worse * other, _LEAST_LOSS * size) else ""
 
 
 def _checked(said: Floats, batch: int, h: int) -> Floats:

@@ -2,7 +2,9 @@
 
 All series share one clock: step `k` begins at `start_s + k * step_s`. A forecast made when `origin` steps were on
 record speaks of the steps `origin ... origin + h - 1`. The newest `keep` origins and steps are held in rings; what is
-older is forgotten. Losses are taken when the truth arrives, which may be late, out of order, or never.
+older is forgotten. Truth may be late, out of order, in parts, twice, or never come: losses are those of what is on
+record, in whatever order it came. Beside the steps that are kept lie those by which they are scored: the origins that
+spoke of the oldest of them, and the values that came a horizon and a day before.
 """
 
 from __future__ import annotations
@@ -68,11 +70,13 @@ class Ledger:
         self.keep = keep
         self.clock = clock
         count = len(ids)
-        self._said = np.full((keep, count, h, len(DECILES)), np.nan)
-        self._origin = np.full(keep, _EMPTY, np.int64)
-        self._y = np.full((keep, count), np.nan)
-        self._step = np.full(keep, _EMPTY, np.int64)
+        origins, steps = keep + h - 1, keep + max(h, clock.day_steps)
+        self._said = np.full((origins, count, h, len(DECILES)), np.nan)
+        self._origin = np.full(origins, _EMPTY, np.int64)
+        self._y = np.full((steps, count), np.nan)
+        self._step = np.full(steps, _EMPTY, np.int64)
         self._losses = np.full((keep, count, h, len(LOSSES)), np.nan, np.float32)
+        self._scored = np.full(keep, _EMPTY, np.int64)
         self._back = np.arange(h)
 
     @property
@@ -80,36 +84,54 @@ class Ledger:
         """The last step on record; -1 before the first."""
         return max(int(self._step.max()), _NEVER)
 
+    @property
+    def oldest(self) -> int:
+        """The first step and origin that are kept."""
+        return max(int(self._step.max()), int(self._origin.max()), _NEVER) + 1 - self.keep
+
     def record(self, origin: int, said: Floats) -> None:
         """Keep the deciles [series, h, 9] that were said when `origin` steps were on record; NaN rows: nothing said.
 
-        Raises UsageError for another shape, or an origin that the ring has passed.
+        An origin may be recorded again with what was missing. Raises UsageError for another shape, or an origin that
+        the ring has passed.
         """
         if said.shape != self._said.shape[1:]:
             raise UsageError(f"the ledger takes deciles {list(self._said.shape[1:])}; got {list(said.shape)}")
-        slot = origin % self.keep
-        if origin < self._origin[slot] or origin < 0:
+        if origin < max(self.oldest, 0):
             raise UsageError(f"origin {origin} is too old for this ledger, which keeps {self.keep}")
-        self._said[slot] = said
-        self._origin[slot] = origin
+        _put(self._said, self._origin, origin, said)
+        for step in range(origin, min(origin + self.h, self.newest + 1)):
+            self._score(step)
 
     def arrive(self, step: int, y: Floats) -> Floats:
         """Take the truth [series] of a step and return the absolute errors one step ahead [series].
 
         NaN stands for a value that is not known (yet), and for the error of what was not forecast. A step may arrive
-        again with what was missing. Raises UsageError for another shape, or a step that the ring has passed.
+        again with what was missing, or was corrected. Raises UsageError for another shape, or a step that the ring
+        has passed.
         """
-        slot = step % self.keep
-        if y.shape != (len(self.ids),) or step < self._step[slot] or step < 0:
+        if y.shape != (len(self.ids),) or step < max(self.oldest, 0):
             raise UsageError(f"step {step} with {list(y.shape)} values is too old, or not one for each series")
-        if self._step[slot] != step:
-            self._step[slot] = step
-            self._y[slot] = y
-        else:
-            self._y[slot] = np.where(np.isfinite(y), y, self._y[slot])
-        y = self._y[slot]
+        newest = self.newest
+        _put(self._y, self._step, step, y)
+        slot = step % self.keep
+        if self._scored[slot] != step:
+            self._scored[slot] = step
+            self._losses[slot] = np.nan
+        self._score(step)
+        if step < newest:  # the naive errors of later ones are told by it
+            for later in {*range(step + 1, step + self.h + 1), step + self.clock.day_steps}:
+                self._score(later)
+        return self._losses[slot, :, 0, 1].astype(np.float64)
+
+    def _score(self, step: int) -> None:
+        """Take the losses of a step, if it is kept."""
+        slot = step % self.keep
+        if self._scored[slot] != step:
+            return
+        y = self._values(np.array([step]))[0]
         origins = step - self._back
-        places = origins % self.keep
+        places = origins % len(self._origin)
         said = self._said[places, :, self._back]  # [h, series, 9]
         made = self._origin[places] == origins
         over = y[:, None] - said
@@ -122,23 +144,22 @@ class Ledger:
         found[:, :, 5] = np.abs(y - self._values(np.array([step - self.clock.day_steps])))
         found[~made] = np.nan
         found[~np.isfinite(over[:, :, MEDIAN])] = np.nan
-        return found[0, :, 1].astype(np.float64)
 
     def _values(self, steps: NDArray[np.int64]) -> Floats:
-        places = steps % self.keep
+        places = steps % len(self._step)
         return np.where((self._step[places] == steps)[:, None], self._y[places], np.nan)
 
     def losses(self, window: int | None = None) -> NDArray[np.float32]:
         """The single losses of the newest `window` steps [steps, series, h, losses]; NaN where there is none."""
         start = self.newest + 1 - min(window or self.keep, self.keep)
-        return self._losses[(self._step >= start) & (self._step >= 0)]
+        return self._losses[(self._scored >= start) & (self._scored >= 0)]
 
     def errors(self, start: int, end: int) -> Floats:
         """Absolute errors one step ahead [series, steps] of the steps `start` to `end - 1`; NaN where none is held."""
         steps = np.arange(start, end)
         places = steps % self.keep
         found = self._losses[places, :, 0, 1].T.astype(np.float64)
-        return np.where(self._step[places] == steps, found, np.nan)
+        return np.where(self._scored[places] == steps, found, np.nan)
 
     def rolling(self, window: int | None = None) -> dict[str, Floats]:
         """Scores over the newest `window` steps, each [series, 1 + h]: all steps ahead pooled, then each.
@@ -148,7 +169,7 @@ class Ledger:
         `coverage_80`, and `origins`: how many forecasts came true.
         """
         sums, counts = _sums(self.losses(window))
-        yesterday, days = _sums(self._losses[self._step >= 0][..., 5:])
+        yesterday, days = _sums(self.losses()[..., 5:])
         with np.errstate(divide="ignore", invalid="ignore"):
             mean = sums / counts
             scale = (yesterday / days)[..., 0]
@@ -167,10 +188,10 @@ class Ledger:
     def forecasts(self, name: str) -> pl.DataFrame:
         """The kept forecasts of which every step has come, as a `forecasts` table; `name` is the forecaster's."""
         order = np.argsort(self._origin)
-        origins = self._origin[order[self._origin[order] >= 0]]
+        origins = self._origin[order[self._origin[order] >= max(self.oldest, 0)]]
         at = origins[:, None] + self._back
         truth = self._values(at.ravel()).reshape(len(origins), self.h, len(self.ids)).transpose(2, 0, 1)
-        said = self._said[origins % self.keep].transpose(1, 0, 2, 3)
+        said = self._said[origins % len(self._origin)].transpose(1, 0, 2, 3)
         done = np.isfinite(truth.sum(axis=2) + said.sum(axis=(2, 3)))  # one that is not known makes the sum unknown
         rows = [self._rows(name, k, origins[done[k]], said[k, done[k]], truth[k, done[k]]) for k in range(len(said))]
         return tables.conform(pl.concat(rows), "forecasts", "ledger")
@@ -219,7 +240,13 @@ class Ledger:
 
     def save(self, path: Path) -> None:
         """Write everything into one .npz file, whole or not at all."""
-        facts = {"ids": self.ids, "h": self.h, "start_s": self.clock.start_s, "step_s": self.clock.step_s}
+        facts = {
+            "ids": self.ids,
+            "h": self.h,
+            "keep": self.keep,
+            "start_s": self.clock.start_s,
+            "step_s": self.clock.step_s,
+        }
         packed = io.BytesIO()
         np.savez(packed, facts=np.frombuffer(json.dumps(facts).encode(), np.uint8), **self._arrays())  # pyright: ignore[reportArgumentType]
         partial = path.with_name(path.name + ".tmp")
@@ -234,7 +261,7 @@ class Ledger:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 facts = json.loads(stored["facts"].tobytes())
                 clock = Clock(facts["start_s"], facts["step_s"])
-                found = cls(facts["ids"], h=facts["h"], keep=len(stored["origin"]), clock=clock)
+                found = cls(facts["ids"], h=facts["h"], keep=facts["keep"], clock=clock)
                 for name, array in found._arrays().items():
                     array[...] = stored[name]
         except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile, UsageError) as error:
@@ -248,7 +275,15 @@ class Ledger:
             "y": self._y,
             "step": self._step,
             "losses": self._losses,
+            "scored": self._scored,
         }
+
+
+def _put(ring: Floats, keys: NDArray[np.int64], key: int, values: Floats) -> None:
+    """Take `values` into the ring under their key; NaN leaves what stands there under the same key."""
+    slot = key % len(keys)
+    ring[slot] = np.where(np.isfinite(values), values, ring[slot]) if keys[slot] == key else values
+    keys[slot] = key
 
 
 def _sums(losses: Floats | NDArray[np.float32]) -> tuple[Floats, Floats]:

@@ -2,8 +2,10 @@
 
 After each block of steps (an hour) the operator is shown the series on record. It takes note of what its champion had
 said of that hour, looks for drift, age and lost accuracy, and challenges the champion while a reason lasts
-(`retrain.Rules`; age is a reason for one try). A new watch needs whole days of the new normal, so after a drift the
-tests rest until there are `reference_days` of them, and age and accuracy are what is left to look at.
+(`retrain.Rules`; age is a reason for one try). Once a challenger was rejected no other is judged before the judging
+window holds nothing but new steps: tried often enough on one window, one would win by chance. A new watch needs whole
+days of the new normal, so after a drift the tests rest until there are `reference_days` of them, and age and accuracy
+are what is left to look at.
 """
 
 from __future__ import annotations
@@ -71,6 +73,7 @@ class Operator:
     _case: _Case | None = None
     _normal: int = 0  # from when on the series is as it is now
     _quiet_until: int = 0
+    _judged_until: int = 0  # before that, a challenger would be judged on what another was rejected on
     _settle: int = 1 << 40  # steps to the next challenge by age, where that is less than the refresh
 
     def advance(self, series: Series, said: Floats) -> list[Event]:
@@ -93,7 +96,7 @@ class Operator:
         trigger = self._trigger(series, ledger)
         if trigger and self._case is None and (trigger == "age" or now >= self._quiet_until):
             self._open(trigger, series)
-        if self._case is not None and now >= self._case.next_try:
+        if self._case is not None and now >= max(self._case.next_try, self._judged_until):
             self._try(self._case, series)
         return self.events[before:]
 
@@ -155,6 +158,8 @@ class Operator:
         self._record(series, case.trigger, verdict, trial.reason, trial.judgement)
         if won and trial.challenger is not None:
             self.champion = trial.challenger
+        elif trial.judgement is not None:
+            self._judged_until = now + rules.judge_steps
         if won or case.tries >= rules.tries or case.trigger == "age":
             self._case, self.since, self._settle = None, now, 2 * self._settle
             if case.trigger != "age":  # what was normal before is so no longer

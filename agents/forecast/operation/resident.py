@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.forecast.base import DECILES, Floats, Forecaster, Past, fitted_to
+from agents.forecast.base import DECILES, Floats, Forecaster, Past, check_past, fitted_to
 from agents.forecast.conformal import Conformal, stretched
 from agents.forecast.neural import Neural
 from twin.errors import UsageError
@@ -90,7 +90,9 @@ class Residents:
     def forecast_all(self, past: Past) -> Floats:
         """Deciles [batch, h, 9] of the series of `past`, each once, with at least `context` steps of history.
 
-        Raises UsageError for a series that nobody answers for, and as the models do.
+        Raises UsageError for a series that nobody answers for, and for a past that its model cannot take: too short,
+        or with unknown steps among the last that are needed (the series is named, and may be left out of the next
+        call, or asked for from its fallback).
         """
         plan = self._plan  # whatever is swapped meanwhile, this call sees one state
         rows = {unique_id: row for row, unique_id in enumerate(past.ids)}
@@ -107,9 +109,8 @@ class Residents:
         for model, ids in plan.alone:
             own = [unique_id for unique_id in ids if unique_id in rows]
             if own:
-                said[[rows[i] for i in own]] = model.forecast(
-                    _picked(past, rows, own).last(model.context, self.h), self.h
-                )
+                view = _viewed(_picked(past, rows, own), model, self.h)
+                said[[rows[i] for i in own]] = model.forecast(view, self.h)
         return said
 
     def swap(self, unique_id: str, model: Forecaster) -> None:
@@ -185,7 +186,12 @@ def _ask_stack(stack: _Stack, ids: Sequence[str], past: Past, h: int) -> Floats:
     from agents.forecast import training
 
     net = stack.net
-    past = past.last(net.context, h)
+    past = _viewed(past, net, h)
+    dims = net.view.dims
+    widths = (past.seen.shape[2], past.known.shape[2], past.static.shape[1])
+    if widths != (dims.seen, dims.known, dims.static):
+        made = (dims.seen, dims.known, dims.static)
+        raise UsageError(f"{net.name}: {ids[0]!r} needs columns (seen, known, static) {made}; got {widths}")
     if h > net.horizon:
         raise UsageError(f"{net.name}: trained for {net.horizon} steps ahead, asked for {h}")
     further = np.repeat(past.known[:, -1:], net.horizon - h, axis=1)
@@ -228,6 +234,13 @@ def _picked(past: Past, rows: Mapping[str, int], ids: Sequence[str]) -> Past:
         return past
     at = np.array([rows[unique_id] for unique_id in ids])
     return Past(list(ids), past.y[at], past.origin_s[at], past.step_s, past.seen[at], past.known[at], past.static[at])
+
+
+def _viewed(past: Past, model: Forecaster, h: int) -> Past:
+    """The past as a model takes it; raises UsageError as `check_past`."""
+    own = past.last(model.context, h) if past.y.shape[1] >= model.context else past
+    check_past(own, model, h)
+    return own
 
 
 def _blank(ids: Sequence[str], net: Neural, h: int) -> Past:

@@ -39,7 +39,7 @@ class Rules:
         refresh_steps: the age at which a champion is challenged without any other reason; None for never.
         settle_steps: the same after a drift, while there is more to learn every day; it doubles up to refresh_steps.
         accuracy_floor: rolling accuracy of a day, in percent, below which it is challenged; None for never.
-        retry_steps: from one try to the next while a reason lasts.
+        retry_steps: from one try to the next while a reason lasts; judge_steps, if more, where one was rejected.
         tries: how often it is tried before a drift, or lost accuracy, counts as answered.
         cooldown_steps: from the end of a drift, or of lost accuracy, to the next reason that is listened to.
         confidence: of the interval that must lie below zero (0-1).

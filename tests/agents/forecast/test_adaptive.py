@@ -65,6 +65,28 @@ def test_coverage_comes_back_after_the_noise_has_doubled() -> None:
     assert coverage(late.said, late.truth) > 0.75
 
 
+def test_how_it_did_on_what_the_base_learned_tells_nothing() -> None:
+    """Errors are small where a base was fitted: bands that followed them would be too narrow right after."""
+    one = Series("a", 0, 300, np.concatenate([noise(1000), noise(1000, 1, 0.01), noise(600, 2)]))
+    fitted = adaptive().fit([one.until(1000)], 0)
+    later = replace(fitted, starts=fitted.starts | {"a": replace(fitted.starts["a"], ended_s=2000 * 300.0)})
+    origins = np.array([2000, 2001])
+    np.testing.assert_array_equal(
+        roll(later, one, origins, 1).said[:, 0], roll(replace(later, lookback=0), one, origins, 1).said[:, 0]
+    )
+    assert np.ptp(roll(fitted, one, origins, 1).said) < np.ptp(roll(later, one, origins, 1).said)
+
+
+def test_wrong_use_is_refused() -> None:
+    one = Series("a", 0, 300, noise(2000))
+    fitted = adaptive().fit([one.until(1500)], 0)
+    with pytest.raises(UsageError, match="follow 3 steps ahead, asked for 4"):
+        roll(fitted, one, np.array([1500]), 4)
+    with pytest.raises(UsageError, match="settled already"):
+        fitted.settled([one]).settled([one])
+    assert roll(fitted, one, np.array([], dtype=np.int64), H).said.shape == (0, H, 9)
+
+
 def test_the_median_stays() -> None:
     one = Series("a", 0, 300, noise(2000))
     fitted = adaptive().fit([one.until(1500)], 0)

@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,8 +8,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import norm
 
-from agents.forecast.base import DECILES, MEDIAN
+from agents.forecast.base import DECILES, MEDIAN, Floats, Past
 from agents.forecast.conformal import Conformal, factors_of, stretched
+from agents.forecast.frames import Series
 from agents.forecast.naive import Naive
 from twin.errors import UsageError
 
@@ -19,33 +21,38 @@ NORMAL = norm.ppf(DECILES)
 class TooSure:
     """Forecasts white noise with bands of half their true width."""
 
-    name = "too_sure"
-    context = 1
-    pooled = False
+    name: str = "too_sure"
+    context: int = 1
+    needs: int = 1
+    pooled: bool = False
 
-    def fit(self, frame, seed, progress=None):
+    def fit(self, series: Sequence[Series], seed: int, progress=None):
         return self
 
-    def forecast(self, histories, h, ids):
-        return np.tile(0.5 * NORMAL, (len(ids), h, 1))
+    def forecast(self, past: Past, h: int) -> Floats:
+        return np.tile(0.5 * NORMAL, (len(past.ids), h, 1))
+
+
+def of(**values: np.ndarray) -> list[Series]:
+    return [Series(name, 0, 300, y.astype(np.float64)) for name, y in values.items()]
 
 
 def coverage(said, truth):
     return ((truth >= said[..., 0]) & (truth <= said[..., 8])).mean()
 
 
-def test_bands_of_half_the_width_are_doubled(long):
+def test_bands_of_half_the_width_are_doubled():
     rng = np.random.default_rng(0)
-    noise = long(a=rng.standard_normal(20_000))
+    noise = of(a=rng.standard_normal(20_000))
     fitted = Conformal(TooSure(), horizon=4, trust=1.0).fit(noise, 0)
     np.testing.assert_allclose(fitted.stretch["a"][[0, 1, 7, 8]], 2.0, rtol=0.1)
-    said = fitted.forecast(np.zeros((3000, 1)), 1, ["a"] * 3000)
+    said = fitted.forecast(Past.of(np.zeros((3000, 1)), ["a"] * 3000, 1), 1)
     assert coverage(said[:, 0], rng.standard_normal(3000)) == pytest.approx(0.8, abs=0.04)
     assert (said[:, 0, MEDIAN] == 0.0).all()
 
 
-def test_trust_is_the_power_of_the_correction(long):
-    noise = long(a=np.random.default_rng(0).standard_normal(3000))
+def test_trust_is_the_power_of_the_correction():
+    noise = of(a=np.random.default_rng(0).standard_normal(3000))
     full, half, none = (Conformal(TooSure(), trust=t).fit(noise, 0).stretch["a"] for t in (1.0, 0.5, 0.0))
     np.testing.assert_allclose(half, np.sqrt(full))
     np.testing.assert_array_equal(none, 1.0)
@@ -72,22 +79,29 @@ def test_stretched_deciles_never_cross_and_keep_their_median(said, factors):
     np.testing.assert_array_equal(moved[:, MEDIAN], said[:, MEDIAN])
 
 
-def test_the_errors_are_measured_on_what_the_base_was_not_fitted_on(long):
+def test_the_errors_are_measured_on_what_the_base_was_not_fitted_on():
     seen = []
 
     @dataclass(frozen=True)
     class Watching(TooSure):
-        def fit(self, frame, seed, progress=None):
-            seen.append(frame["ds"].max())
+        def fit(self, series: Sequence[Series], seed: int, progress=None):
+            seen.append(len(series[0].values))
             return self
 
-    Conformal(Watching(), share=0.25, least_steps=80).fit(long(a=np.arange(400)), 0)
-    Conformal(Watching(), share=0.25, least_steps=150).fit(long(a=np.arange(400)), 0)
-    assert seen == [299 * 300, 399 * 300, 249 * 300, 399 * 300]
+    Conformal(Watching(), share=0.25, least_steps=80).fit(of(a=np.arange(400)), 0)
+    Conformal(Watching(), share=0.25, least_steps=150).fit(of(a=np.arange(400)), 0)
+    assert seen == [300, 400, 250, 400]
 
 
-def test_a_series_too_short_to_measure_cannot_be_forecast(long):
-    fitted = Conformal(Naive(), least_steps=50).fit(long(a=np.arange(900), b=np.arange(60)), 0)
-    fitted.forecast(np.zeros((1, 1)), 12, ["a"])
-    with pytest.raises(UsageError, match="'b'"):
-        fitted.forecast(np.zeros((1, 1)), 12, ["b"])
+def test_a_series_too_short_to_measure_cannot_be_forecast():
+    fitted = Conformal(Naive(), least_steps=50).fit(of(a=np.arange(900), b=np.arange(60)), 0)
+    fitted.forecast(Past.of(np.zeros((1, 1)), ["a"], 12), 12)
+    with pytest.raises(UsageError, match=r"'b' was not fitted.*fewer than 20 origins"):
+        fitted.forecast(Past.of(np.zeros((1, 1)), ["b"], 12), 12)
+
+
+def test_a_factor_is_the_score_of_one_more_than_its_share():
+    """Of 24 scores the 80 % band takes the twentieth: ceil(0.8 x 25)."""
+    truth = np.arange(1, 25, dtype=np.float64) * NORMAL[-1] * 0.1
+    factors = factors_of(np.tile(NORMAL, (24, 1)), truth)
+    assert factors[-1] == pytest.approx(2.0)

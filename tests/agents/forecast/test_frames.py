@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import twin
-from agents.forecast.frames import Columns, demand, first, normalise, panel, series, steps_in, windows
+from agents.forecast.frames import Columns, demand, first, mirrored, normalise, panel, series, steps_in, windows
 from twin.errors import UsageError
 
 
@@ -125,3 +125,13 @@ def test_normalising_follows_the_unit_of_the_series(values, factor):
     np.testing.assert_allclose([last_again, scale_again], [last * factor, scale * factor], rtol=1e-6)
     np.testing.assert_allclose(last + scale * shape, window, rtol=1e-9)
     assert scale >= 1e-3 * last * (1 - 1e-12)
+
+
+@given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=9), st.integers(0, 30))
+def test_an_unknown_beginning_is_what_follows_mirrored(values, missing):
+    window = np.array([[np.nan] * missing + values])
+    np.testing.assert_array_equal(mirrored(window)[0], np.pad(np.array(values), (missing, 0), mode="reflect"))
+
+
+def test_a_window_of_which_nothing_is_known_stays_unknown():
+    assert np.isnan(mirrored(np.full((2, 5), np.nan))).all()

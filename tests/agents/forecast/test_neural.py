@@ -94,7 +94,7 @@ def test_deciles_never_cross_and_are_finite(fitted: Neural, histories: Floats) -
 
 
 @settings(max_examples=30)
-@given(factor=st.floats(1e-3, 1e6))
+@given(factor=st.floats(1e-6, 1e12))
 def test_a_series_in_other_units_is_forecast_in_those_units(fitted: Neural, factor: float) -> None:
     history = wave(48, 5)[None]
     one, scaled = (fitted.forecast(Past.of(k * history, ["a"], H), H) for k in (1.0, factor))
@@ -142,6 +142,12 @@ def test_saved_and_loaded_it_says_nearly_the_same(fitted: Neural, tmp_path: Path
     np.testing.assert_allclose(loaded.forecast(past, H), fitted.forecast(past, H), rtol=1e-2)
 
 
+def test_weights_that_look_at_the_past_in_another_way_are_refused(fitted: Neural, tmp_path: Path) -> None:
+    fitted.save(tmp_path / "net.npz")
+    with pytest.raises(PolicyError, match="made with horizon, squash and lags"):
+        replace(SMALL, squash=not SMALL.squash).load(tmp_path / "net.npz")
+
+
 def test_training_goes_on_from_a_checkpoint(fitted: Neural, tmp_path: Path) -> None:
     fitted.save(tmp_path / "net.npz")
     begun = replace(SMALL, start=str(tmp_path / "net.npz"), training=replace(SMALL.training, steps=0)).fit(SERIES, 0)
@@ -161,7 +167,7 @@ def test_the_shipped_checkpoints_forecast_what_they_never_saw(name: str, window:
     one = Series("new", 0, 86_400 // per_day, daily + 0.5 * np.random.default_rng(0).standard_normal(len(daily)))
     rolled = roll(net, one, np.arange(8 * per_day, len(daily) - h, 7), h)
     error = np.abs(rolled.truth - rolled.said[..., MEDIAN]).mean()
-    assert error < 0.4 * np.abs(rolled.truth - one.values[rolled.origins - 1, None]).mean()
+    assert error < 0.75 * np.abs(rolled.truth - one.values[rolled.origins - 1, None]).mean()
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not an archive", b"PK\x03\x04 cut short", "other arrays"])
@@ -181,6 +187,9 @@ def test_what_it_was_not_made_for_is_refused(fitted: Neural, tmp_path: Path) -> 
         fitted.forecast(past, H + 1)
     with pytest.raises(UsageError, match="not trained"):
         SMALL.forecast(Past.of(wave(48)[None], ["a"], H), H)
+    for wrong in (replace(SMALL, window=1), replace(SMALL, lags=(H - 1,))):
+        with pytest.raises(UsageError, match="a window of at least 2 steps.*lags of at least the 4 steps"):
+            wrong.fit(SERIES, 0)
     with pytest.raises(UsageError, match="nothing to save"):
         SMALL.save(tmp_path / "net.npz")
 

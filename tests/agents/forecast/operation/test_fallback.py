@@ -188,3 +188,84 @@ def test_what_the_fallback_cannot_do_is_said() -> None:
         guard.forecast(past_at(SERIES, np.array([LEARN]), DAY, H), H)
     with pytest.raises(UsageError):
         Limits(lowest=1.0, highest=0.0)
+
+
+# ---------------------------------------------------------------- series at rest
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """Says one level with deciles so far apart, whatever was."""
+
+    level: float
+    width: float = 0.0
+    name: str = "constant"
+    context: int = DAY
+    needs: int = 1
+    pooled: bool = False
+
+    def fit(self, series: Any, seed: int, progress: Progress | None = None) -> Any:
+        return self
+
+    def forecast(self, past: Past, h: int) -> Floats:
+        return np.tile(self.level + self.width * (DECILES - 0.5), (len(past.ids), h, 1))
+
+
+def resting(level: float, model: Forecaster, moved: float | None = None) -> Guarded:
+    """A guard at work for two days on a series that rested in training and rests, or stands elsewhere, now."""
+    values = np.full(12 * DAY, level)
+    values[6 * DAY :] = level if moved is None else moved
+    series = Series("s", 0, STEP_S, values)
+    guard = Guarded(model, Naive(1)).fit([series.until(6 * DAY)], 0)
+    for origin in range(6 * DAY if moved is None else 7 * DAY, 9 * DAY):
+        guard.forecast(past_at(series, np.array([origin]), guard.context, H), H)
+    return guard
+
+
+@pytest.mark.parametrize("level", [0.0, 100.0, -3.0, 1e9])
+@pytest.mark.parametrize(("off", "width"), [(0.0, 0.0), (3e-8, 0.0), (1e-4, 2e-3)])
+def test_an_honest_forecast_of_a_series_at_rest_is_no_fault(level: float, off: float, width: float) -> None:
+    """As networks answer: with the rounding of their arithmetic, and a band of a thousandth where nothing moved."""
+    guard = resting(level, Constant(level * (1.0 + off), abs(level) * width))
+    assert guard.switches == []
+
+
+def test_deciles_that_cross_by_no_more_than_rounding_are_put_in_order() -> None:
+    ulp = np.zeros(len(DECILES))
+    ulp[3] = 1e-13
+
+    @dataclass(frozen=True, slots=True)
+    class Rounded(Constant):
+        def forecast(self, past: Past, h: int) -> Floats:
+            return Constant.forecast(self, past, h) + ulp
+
+    series = Series("s", 0, STEP_S, np.full(6 * DAY, 100.0))
+    guard = Guarded(Rounded(100.0), Naive(1)).fit([series], 0)
+    said = guard.forecast(past_at(series, np.array([6 * DAY]), guard.context, H), H)
+    assert guard.switches == []
+    assert (np.diff(said, axis=-1) >= 0.0).all()
+    np.testing.assert_allclose(said, 100.0, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("level", "said", "width", "reason"),
+    [
+        (100.0, 1_000.0, 0.0, "out of bounds"),
+        (100.0, -100.0, 0.0, "out of bounds"),
+        (100.0, 0.0, 0.0, "out of bounds"),
+        (0.0, 5.0, 0.0, "out of bounds"),
+        (100.0, np.nan, 0.0, "not finite"),
+        (100.0, np.inf, 0.0, "not finite"),
+        (100.0, 100.0, -1e-3, "crossing"),
+        (0.0, 0.0, -1e-9, "crossing"),
+        (100.0, 101.0, 0.0, "worse than the fallback"),
+    ],
+)
+def test_nonsense_about_a_series_at_rest_is_a_fault(level: float, said: float, width: float, reason: str) -> None:
+    guard = resting(level, Constant(said, width))
+    assert [switch.reason for switch in guard.switches] == [reason]
+
+
+def test_a_series_that_leaves_its_rest_may_be_forecast_where_it_stands_now() -> None:
+    assert resting(0.0, Constant(50.0, 0.01), moved=50.0).switches == []
+    assert resting(0.0, Constant(500.0), moved=50.0).switches[0].reason == "out of bounds"

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from agents.forecast import backtest
@@ -94,6 +97,79 @@ def test_truth_that_comes_late_and_in_parts_counts_as_if_it_had_come_in_time() -
         ledger.arrive(step, np.array([np.nan, y[step, 1]]))
     for name, scores in filled().rolling().items():
         np.testing.assert_allclose(ledger.rolling()[name], scores, err_msg=name)
+
+
+def alike(one: Ledger, other: Ledger) -> None:
+    np.testing.assert_array_equal(one.losses(), other.losses())
+    for name, scores in other.rolling().items():
+        np.testing.assert_array_equal(one.rolling()[name], scores, err_msg=name)
+    assert_frame_equal(one.forecasts("m"), other.forecasts("m"))
+
+
+@settings(max_examples=15, deadline=None)
+@given(order=st.randoms(use_true_random=False), again=st.integers(0, 30))
+def test_in_whatever_order_and_how_often_things_come_the_ledger_is_the_same(order: Any, again: int) -> None:
+    """Forecasts and truths, truths series by series, some of them twice: late ones score all that they belong to."""
+    y, said = drawn()
+    events = [("said", step, None) for step in range(STEPS)]
+    events += [("came", step, series) for step in range(STEPS) for series in range(2)]
+    order.shuffle(events)
+    events += [order.choice(events) for _ in range(again)]
+    ledger = Ledger(IDS, h=H, keep=STEPS, clock=CLOCK)
+    for kind, step, series in events:
+        if kind == "said":
+            ledger.record(step, said[step])
+        else:
+            ledger.arrive(step, np.where(np.arange(2) == series, y[step], np.nan))
+    alike(ledger, filled())
+
+
+@pytest.mark.parametrize("late", [1, H, DAY + 11])
+def test_truth_that_comes_as_late_as_the_ring_allows_scores_every_forecast_of_its_step(late: int) -> None:
+    """The second series' truth comes so many steps late, when the step's oldest origins are the next to be dropped."""
+    y, said = drawn()
+    ledger = Ledger(IDS, h=H, keep=DAY + 12, clock=CLOCK)
+    for step in range(STEPS):
+        ledger.record(step, said[step])
+        ledger.arrive(step, np.array([y[step, 0], np.nan]))
+        if step >= late:
+            ledger.arrive(step - late, np.array([np.nan, y[step - late, 1]]))
+    for step in range(STEPS - late, STEPS):
+        ledger.arrive(step, np.array([np.nan, y[step, 1]]))
+    alike(ledger, filled(keep=DAY + 12))
+
+
+def test_truth_later_than_the_ring_is_refused_and_changes_nothing() -> None:
+    ledger, y = filled(keep=DAY + 12), drawn()[0]
+    with pytest.raises(UsageError, match="too old"):
+        ledger.arrive(STEPS - DAY - 13, y[0])
+    alike(ledger, filled(keep=DAY + 12))
+
+
+def test_what_is_older_than_the_ring_counts_no_more_even_where_nothing_newer_has_taken_its_place() -> None:
+    """After a gap of a day the ring still holds what was before it, and shall not be measured by it."""
+    (y, said), keep = drawn(), DAY + 12
+    small, large = (Ledger(IDS, h=H, keep=each, clock=CLOCK) for each in (keep, STEPS))
+    for step in [*range(60), *range(60 + DAY, 60 + DAY + H)]:
+        for each in (small, large):
+            each.record(step, said[step])
+            each.arrive(step, y[step])
+    kept = large.losses(keep)[:, 0].reshape(-1, 6)
+    assert len(kept) == H * (keep - DAY)
+    expected = np.nanmean(kept[:, 1]) / np.nanmean(kept[:, 5])
+    assert small.rolling()["mase"][0, 0] == pytest.approx(expected, rel=1e-5)
+    assert small.forecasts("m")["cutoff_s"].min() == 7200 + 3600 * (60 + DAY + H - keep)
+
+
+def test_a_value_that_is_corrected_corrects_all_that_was_measured_by_it() -> None:
+    (y, said), ledger = drawn(), Ledger(IDS, h=H, keep=STEPS, clock=CLOCK)
+    wrong = y.copy()
+    wrong[70] *= 3.0
+    for step in range(STEPS):
+        ledger.record(step, said[step])
+        ledger.arrive(step, wrong[step])
+    ledger.arrive(70, y[70])
+    alike(ledger, filled())
 
 
 def test_the_error_one_step_ahead_is_returned_and_held() -> None:

@@ -67,7 +67,7 @@ def operated(series: Series, settings: Settings = SETTINGS, start: int = 2 * DAY
 
 def test_a_change_is_noticed_answered_by_a_better_champion_and_recorded() -> None:
     change = 12 * DAY
-    done = operated(wave(18, change), replace(SETTINGS, rules=replace(RULES, refresh_steps=11 * DAY)))
+    done = operated(wave(20, change), replace(SETTINGS, rules=replace(RULES, refresh_steps=11 * DAY)))
     happened = table(done.events)
     assert happened.columns == [column.name for column in tables.schema("retraining_events")]
     noticed = happened.row(0, named=True)
@@ -77,7 +77,7 @@ def test_a_change_is_noticed_answered_by_a_better_champion_and_recorded() -> Non
     swapped = happened.filter(pl.col("verdict") == "swapped").row(0, named=True)
     assert swapped["challenger_loss"] < swapped["champion_loss"]
     assert swapped["difference_high"] < 0.0
-    days = accuracy_by_day(done, wave(18, change)).filter(pl.col("day") == 16).row(0, named=True)
+    days = accuracy_by_day(done, wave(20, change)).filter(pl.col("day") == 18).row(0, named=True)
     assert days["operated_percent"] > 95.0
     assert days["untouched_percent"] < 75.0
 
@@ -120,10 +120,41 @@ def test_a_reason_that_nothing_answers_cannot_thrash() -> None:
     """The level moves to and fro: after its tries a case is closed, and no other opened before the cooldown ends."""
     rules = replace(RULES, tries=2, accuracy_floor=99.9)
     done = operated(wave(16), replace(SETTINGS, rules=rules))
-    times = [event.time_s for event in done.events if event.verdict == "noticed"]
-    closed = [event.time_s for event in done.events if event.verdict != "noticed"][1::2]
-    assert len(times) >= 2
-    assert all(later - end >= RULES.cooldown_steps * 3600 for end, later in zip(closed, times[1:], strict=False))
+    opened = [place for place, event in enumerate(done.events) if event.verdict == "noticed"]
+    assert len(opened) >= 3
+    for begin, place in zip(opened, opened[1:], strict=False):
+        assert place - begin - 1 <= rules.tries
+        closed, again = done.events[place - 1], done.events[place]
+        assert again.time_s - closed.time_s >= RULES.cooldown_steps * 3600
+
+
+@pytest.mark.parametrize(
+    "rules", [replace(RULES, accuracy_floor=99.9), replace(RULES, refresh_steps=6, retry_steps=1)], ids=["floor", "age"]
+)
+def test_a_rejected_challenger_is_not_followed_by_another_on_the_same_evidence(rules: Rules) -> None:
+    """Whatever asks for it: two tries with nobody swapped between them share no judged origin."""
+    done = operated(wave(12), replace(SETTINGS, rules=rules))
+    tried = [event for event in done.events if event.verdict != "noticed"]
+    between = [
+        later.time_s - earlier.time_s
+        for earlier, later in zip(tried, tried[1:], strict=False)
+        if earlier.verdict == "kept"
+    ]
+    assert len(between) >= 3
+    assert min(between) >= RULES.judge_steps * 3600
+
+
+def test_a_challenger_that_was_never_judged_is_tried_again_without_waiting_for_new_evidence() -> None:
+    @dataclass(frozen=True, slots=True)
+    class Broken(Profile):
+        def fit(self, series: Any, seed: int, progress: Progress | None = None) -> Any:
+            raise RuntimeError("out of memory")
+
+    series, rules = wave(6), replace(RULES, accuracy_floor=99.9)
+    champion = Profile().fit([series.until(2 * DAY)], 0)
+    done = replay(champion, Broken(), series, 2 * DAY, replace(SETTINGS, rules=rules), 0)
+    failed = [event.time_s for event in done.events if event.verdict == "failed"]
+    assert np.diff(failed)[:3].tolist() == [RULES.retry_steps * 3600.0] * 3
 
 
 def test_a_challenger_that_cannot_be_fitted_leaves_the_champion_and_a_record() -> None:

@@ -137,3 +137,37 @@ def test_who_is_not_resident_is_not_answered_for(models: dict[str, Forecaster]) 
     assert residents.context == WINDOW
     with pytest.raises(UsageError, match="trained for"):
         Residents({"s0": replace(net(0))}, h=H + 1)
+
+
+def test_a_past_that_no_model_could_take_is_refused_by_its_name(models: dict[str, Forecaster]) -> None:
+    """In a stack as alone: an unknown tail, too little history, too little of what is known ahead."""
+    residents = Residents(models, h=H)
+    for k, unique_id in enumerate(IDS):
+        tail = past()
+        tail.y[k, -1] = np.nan
+        with pytest.raises(UsageError, match=unique_id):
+            residents.forecast_all(tail)
+    whole = past()
+    for short in (replace(whole, known=whole.known[:, :-1]), replace(whole, y=whole.y[:, 1:], seen=whole.seen[:, 1:])):
+        with pytest.raises(UsageError, match="needs a past"):
+            residents.forecast_all(short)
+    with pytest.raises(UsageError, match=r"s0.*columns"):
+        residents.forecast_all(replace(whole, known=np.zeros((len(IDS), WINDOW + H, 2))))
+
+
+def test_a_series_younger_than_the_window_is_answered_as_each_does_alone(models: dict[str, Forecaster]) -> None:
+    young = past()
+    young.y[:4, : WINDOW - H] = np.nan
+    said = Residents(models, h=H).forecast_all(young)
+    for k in range(4):
+        own = young.rows([k]).last(WINDOW, H)
+        np.testing.assert_allclose(said[k], models[IDS[k]].forecast(own, H)[0], rtol=1e-4, atol=1e-4)
+
+
+def test_more_history_and_more_of_what_is_known_than_a_model_needs_changes_nothing(
+    models: dict[str, Forecaster],
+) -> None:
+    residents = Residents(models, h=H)
+    for steps in (WINDOW, 2 * WINDOW):
+        longer = Past.of(VALUES[:, -steps:], IDS, H + 2)
+        np.testing.assert_array_equal(residents.forecast_all(longer), residents.forecast_all(past()))
