@@ -127,7 +127,8 @@ def _protocol(panel: Panel) -> str:
         f"{pooled['unique_id'].n_unique()} series, fitted once on the first three quarters, "
         f"{pooled['origins'].max()} origins in the last one. CRPS against yesterday's value with normal bands, MAE "
         f"against the mean of {', '.join(f'`{name}`' for name in panel.statistical) or 'no statistical model'}: "
-        "geometric means over series with 95 % bootstrap intervals. Skill, MASE and scaled CRPS are medians over "
+        "geometric means over series with 95 % bootstrap intervals; series of one cluster move together, so that "
+        "another set of clusters would differ by more. Skill, MASE and scaled CRPS are medians over "
         "series, coverage and bias means."
     )
 

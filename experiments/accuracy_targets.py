@@ -14,6 +14,7 @@ from experiments.accuracy_levels import levels, widest
 from reports import wording
 
 _HOUR, _DAY = "5 to 60 min", "1 to 24 h"
+_COVERED = 0.8
 _HORIZONS = {"5min": _HOUR, "hourly": _DAY}
 
 
@@ -54,6 +55,20 @@ class Panel:
         """A column of the candidate's row over all series; NaN when it was not run."""
         row = self.levels().filter(forecaster=self.candidate)
         return float(row[column][0]) if row.height else math.nan
+
+    def coverage_farthest_off(self) -> tuple[str, float]:
+        """(where, mean over series) of the candidate's coverage at the worst band of steps, or in the worst regime.
+
+        A regime that is told of fewer than half of the series is left out.
+        """
+        rows = self.scores.filter(forecaster=self.candidate).filter(
+            (pl.col("regime") != ALL) | pl.col("horizon").str.contains("-")
+        )
+        where = pl.when(pl.col("regime") == ALL).then(pl.lit("steps ") + pl.col("horizon")).otherwise(pl.col("regime"))
+        means = rows.group_by(where.alias("where"), maintain_order=True).agg(pl.len(), pl.col("coverage_80").mean())
+        means = means.filter(2 * pl.col("len") >= rows["unique_id"].n_unique())
+        off = means.sort((pl.col("coverage_80") - _COVERED).abs(), descending=True, nulls_last=True)
+        return (str(off["where"][0]), float(off["coverage_80"][0])) if off.height else ("", math.nan)
 
     def accuracy_on(self, unique_id: str) -> float:
         """The candidate's accuracy on one series, all steps pooled; NaN when it is not there."""
@@ -119,9 +134,20 @@ def targets(panels: Sequence[Panel]) -> list[Target]:
         found.append(Target(_HORIZONS[grid], what, (-math.inf, must), (-math.inf, aim), value))
     for level, title in (("cell", "whole clusters"), ("machine", "single machines")):
         for grid in _HORIZONS:
-            value = known[level, grid].level_of("coverage_80") if (level, grid) in known else math.nan
-            found.append(Target(_HORIZONS[grid], f"{title}: coverage of 80 %", (0.77, 0.83), (0.78, 0.82), value))
+            found += _covered(known, level, grid, title)
     return found
+
+
+def _covered(known: dict[tuple[str, str], Panel], level: str, grid: str, title: str) -> list[Target]:
+    """Coverage over everything, and where it is farthest off: it must hold at every horizon and in every regime."""
+    panel = known.get((level, grid))
+    whole = panel.level_of("coverage_80") if panel else math.nan
+    where, worst = panel.coverage_farthest_off() if panel else ("", math.nan)
+    what = f"{title}: coverage of 80 %"
+    farthest = f"{what}, where it is farthest off{f' ({where})' if where else ''}"
+    return [
+        Target(_HORIZONS[grid], name, (0.77, 0.83), (0.78, 0.82), v) for name, v in ((what, whole), (farthest, worst))
+    ]
 
 
 def _level(known: dict[tuple[str, str], Panel], grid: str, column: str, what: str, must: float, aim: float) -> Target:

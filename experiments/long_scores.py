@@ -150,8 +150,10 @@ def table(rows: pl.DataFrame, by: Sequence[str] = ("source", "series", "months")
     """Scores of the rows of `measure` by series and month, or by what is asked for.
 
     accuracy = 100 (1 - WAPE of totals); skill = 1 - error over that of the best naive in hindsight (last month, the
-    same month a year ago, the mean so far); MASE is scaled by the change from month to month in training.
+    same month a year ago, the mean so far); MASE is scaled by the change from month to month in training, and told
+    of single months alone.
     """
+    scale = pl.when(pl.col("months") == TOTAL).then(None).otherwise(pl.col("scale"))
     size, error = pl.col("truth").abs().mean(), pl.col("error").mean()
     foreseen = pl.col("foreseen") if "foreseen" in rows.columns else pl.lit(None, pl.Float64)
     known = [pl.col(f"naive_{k}").mean().fill_nan(None) for k in ("last", "year", "mean")]
@@ -161,7 +163,7 @@ def table(rows: pl.DataFrame, by: Sequence[str] = ("source", "series", "months")
         (100.0 * (1.0 - known[2] / size)).alias("accuracy_of_mean_percent"),
         (100.0 * (1.0 - foreseen.mean() / size)).alias("accuracy_of_knowing_percent"),
         (1.0 - error / pl.min_horizontal(*known)).alias("skill"),
-        (pl.col("error") / pl.col("scale")).mean().alias("mase"),
+        (pl.col("error") / scale).mean().alias("mase"),
         (pl.col("crps").mean() / size).alias("scaled_crps"),
         pl.col("within").mean().alias("coverage_80"),
     )

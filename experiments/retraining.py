@@ -16,7 +16,7 @@ from agents.forecast import frames
 from agents.forecast.frames import Series
 from agents.forecast.operation import stability
 from agents.forecast.operation.drill import observed_demand
-from agents.forecast.operation.operator import Replayed, Settings, accuracy_by_day, replay
+from agents.forecast.operation.operator import Replayed, Settings, accuracy_by_day, block_steps, ledger_of, replay
 from agents.forecast.operation.retrain import table
 from experiments import cell, present, verb
 from experiments.display import Display
@@ -56,14 +56,26 @@ def drill(cfg: DictConfig, series: Series, settings: Settings) -> Replayed:
     return replay(recipe.fit([series.until(start)], cfg.seed), recipe, series, start, settings, cfg.seed)
 
 
-def delays(replayed: Replayed, changed_s: float) -> str:
-    """When the change was noticed, and when somebody else took over, in words."""
+def told(replayed: Replayed, series: Series, h: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """(`forecasts` from the origin of each hour, `forecast_scores` of all origins): with and without retraining."""
+    ledgers = {
+        "retrained": ledger_of(replayed.operated, series, h),
+        "never retrained": ledger_of(replayed.untouched, series, h),
+    }
+    hour_s = float(block_steps(series) * series.step_s)
+    said = pl.concat(ledger.forecasts(name) for name, ledger in ledgers.items())
+    scores = pl.concat(ledger.scores(name) for name, ledger in ledgers.items())
+    return said.filter(pl.col("cutoff_s") % hour_s == 0.0), scores
+
+
+def delays(replayed: Replayed, changed_s: float, start_s: int = 0) -> str:
+    """When the change was noticed, and when somebody else took over, in words; times on the series' clock."""
     found = []
     for verdict in ("noticed", "swapped"):
         times = [e.time_s for e in replayed.events if e.verdict == verdict and e.time_s > changed_s]
         times = [t for t in times if verdict == "swapped" or _drifted(replayed, t)]
         found.append(f"{verdict} after {(min(times) - changed_s) / 3600:.0f} h" if times else f"never {verdict}")
-    return f"the change at {changed_s / _DAY_S:g} d was {found[0]}; the champion was {found[1]}"
+    return f"the change at {(changed_s - start_s) / _DAY_S:g} d was {found[0]}; the champion was {found[1]}"
 
 
 def _drifted(replayed: Replayed, time_s: float) -> bool:
@@ -85,12 +97,17 @@ def task(cfg: DictConfig, display: Display) -> int:
             series = observed(cfg)
         with folder.phase("operate"), display.phase("operate"):
             replayed = drill(cfg, series, settings)
+            said, scores = told(replayed, series, settings.h)
         happened, accuracy = table(replayed.events), accuracy_by_day(replayed, series)
+        changed_s = series.start_s + cfg.changed_s
+        folder.note(changed_s=changed_s, told=delays(replayed, changed_s, series.start_s))
         folder.table("retraining_events", happened)
         folder.table("retraining_accuracy", accuracy)
+        folder.table("forecasts", said)
+        folder.table("forecast_scores", scores)
     display.table("What happened", happened.drop("unique_id"))
     display.table("Accuracy by day", accuracy.drop("unique_id"))
-    display.line(delays(replayed, cfg.changed_s))
+    display.line(delays(replayed, changed_s, series.start_s))
     present.finish(folder.final, cfg, display)
     return verb.DONE
 

@@ -124,9 +124,13 @@ class Trial:
         data = None if cfg.data is None else verb.require(cfg.data, "data", "give the folder of recordings, or null")
         protocol = Protocol(cfg.horizon_steps, cfg.origins, cfg.validate_from, cfg.seed)
         series = first(panels.panel(cfg.level, cfg.grid, data), cfg.train_share)
-        plans = tuple(protocol.plan(each) for each in series)
+        try:
+            plans = tuple(protocol.plan(each) for each in series)
+        except UsageError as error:
+            cut = f"validate_from={cfg.validate_from} of train_share={cfg.train_share}"
+            raise UsageError(f"{cut}: {error}; leave more to judge") from error
         forecaster = forecast.built(cfg, "forecaster")
-        settings = {name: cell.plain(value) for name, value in cfg.items() if name not in _ASIDE}
+        settings = {name: cell.plain(cfg[name]) for name in map(str, cfg) if name not in _ASIDE}
         asked = {"settings": settings, "forecaster": repr(forecaster)}
         return cls(forecaster, plans, protocol, accuracy_rolls.key(asked, forecaster, plans, [], protocol))
 
@@ -192,11 +196,16 @@ def _known(value: float) -> float | None:
 
 
 def _done(place: Path, key: str) -> folders.Facts | None:
-    """The identity of the run in that folder, if it is this very trial and it was ended; None if it is not."""
+    """The identity of the run in that folder, None where there is none; raises UsageError when it is another trial."""
     if not (place / "identity.json").is_file():
         return None
     identity = folders.identity_of(place)
-    return identity if identity.get("key") == key else None
+    if identity.get("key") != key:
+        raise UsageError(
+            f"{place} is not empty: its run had other settings or series, or another code of agents.forecast; "
+            "choose another out=... or, for a sweep, another hydra.sweep.dir=..."
+        )
+    return identity
 
 
 def task(cfg: DictConfig, display: Display) -> int:

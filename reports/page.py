@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from reports import folder, forecast_page, jobs, offline, recording
+from reports import folder, forecast_page, forecasting, jobs, offline, recording
 from reports.context import context
 from reports.drawing import draw
 from reports.folder import RunFolder
@@ -23,6 +23,8 @@ def write(run: Path) -> Path:
         return jobs.write(run)
     if identity.get("verb") == forecast_page.VERB:
         return forecast_page.write(run)
+    if identity.get("verb") == forecasting.VERB:
+        return forecasting.write(run)
     return offline.put(render(folder.read(run)), run)
 
 

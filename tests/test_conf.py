@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import tempfile
 from dataclasses import replace
@@ -504,9 +505,22 @@ def check_overlay(group: str) -> Any:
             run, _ = cell.run(replace(one, until_s=TEN_MINUTES_S))
             assert run.service_steps["arrived_requests"].sum() > 0
             ran.append(verb)
+        ran += tuned([f"{group}={option}"])
         assert ran, f"no verb takes {group}={option}"
 
     return check
+
+
+def tuned(overrides: list[str]) -> list[str]:
+    """["tune"] where that verb takes the overlay, and every job of the grid that it sweeps over can be built."""
+    try:
+        cfg = compose("tune", overrides, return_hydra_config=True)
+    except HydraException:
+        return []
+    axes = [[f"{key}={value}" for value in str(values).split(",")] for key, values in cfg.hydra.sweeper.params.items()]
+    for job in itertools.product(*axes):
+        assert cell.build(compose("tune", [*overrides, *job]).forecaster).name
+    return ["tune"]
 
 
 def check_paths(option: str, policies: dict[str, Path]) -> None:

@@ -32,7 +32,8 @@ from twin.errors import PolicyError, UsageError
 
 TOLERANCE = 1e-3  # of the 80 % band, see `exported.verify`
 _NONE = Columns()
-_GIVEN = 8  # fields of `Given` before its looks
+_SCALED = 5  # outputs of `scaled`, before those of looks
+_GIVEN = 8  # fields of `Given`, before its looks
 _OPSET = 21
 _IR = 10  # the oldest version of the file format that holds this opset
 
@@ -66,6 +67,12 @@ def export(
     if not len(past.ids) or h < 1:
         raise UsageError(f"{forecaster.name}: an export needs at least one recorded past, and a step to forecast")
     check_past(past, forecaster, h)
+    needs = steps_needed(forecaster)
+    if np.isnan(past.y[:, forecaster.context - needs :]).any():
+        raise UsageError(
+            f"{forecaster.name}: its graph answers from {needs} steps of history on, and a recorded past has fewer; "
+            "export it with older ones"
+        )
     ids = list(dict.fromkeys(past.ids))
     model = _model(graph(forecaster, ids, h), views(forecaster), past, forecaster.context)
     partial = out.with_name(out.name + ".tmp")
@@ -80,7 +87,7 @@ def export(
             name=forecaster.name,
             model=type(forecaster).__name__,
             context=forecaster.context,
-            needs=forecaster.needs,
+            needs=needs,
             horizon=h,
             step_s=past.step_s,
             unit=unit,
@@ -129,7 +136,7 @@ def _model(answer: Graph, views: Sequence[View], past: Past, context: int) -> on
         return answer(given._replace(looks=own))
 
     before = _traced(double, {"y": y, "seen": seen}, ("unit", "last", "fine", "scale", "moved", *looked), double=True)
-    found = dict(zip(looked, [_declared(value)[1] for value in before.graph.output][-len(looked) :], strict=True))
+    found = dict(zip(looked, [_declared(value)[1] for value in before.graph.output[_SCALED:]], strict=True))
     inside = {"unit": y, "last": one, "fine": one, "scale": one, "seen": seen, **rest, "series": series, **found}
     model = _traced(single, inside, ("units",), double=False)
     units = {"units": ("batch", h, len(DECILES)), "last": one, "scale": one}

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -45,6 +46,17 @@ def panel(level="cell", grid="5min", accuracies=(99.0, 96.0, 90.0), **facts):
         "overrides": [f"level={level}", f"grid={grid}", "data=/some/where"], **facts,
     }  # fmt: skip
     return Panel(level, grid, scores(level, grid, accuracies), identity)
+
+
+def test_coverage_is_told_where_it_is_farthest_off_if_half_of_the_series_know_the_regime():
+    frame = panel().scores
+    rough = (pl.col("regime") == "rough") & (pl.col("forecaster") == "mine")
+    frame = frame.with_columns(
+        coverage_80=pl.when(rough).then(0.9).when(pl.col("horizon") == "7-12").then(0.75).otherwise(0.8)
+    )
+    assert replace(panel(), scores=frame).coverage_farthest_off() == ("rough", pytest.approx(0.9))
+    few = frame.filter(rough.not_() | (pl.col("unique_id") == SERIES[0]))
+    assert replace(panel(), scores=few).coverage_farthest_off() == ("steps 7-12", pytest.approx(0.75))
 
 
 def test_the_scores_are_those_of_the_schema():
@@ -115,7 +127,7 @@ def test_the_targets_are_those_that_were_set():
         ("CRPS against the seasonal naive", "<= 0.33", "<= 0.28"),
         ("CRPS against the seasonal naive", "<= 0.42", "<= 0.37"),
     ]
-    assert [t.shown(t.must) for t in found[9:]] == ["0.77 to 0.83"] * 4
+    assert [t.shown(t.must) for t in found[9:]] == ["0.77 to 0.83"] * 8
     assert all(t.measured == "not run" for t in found)
 
 

@@ -16,6 +16,8 @@ import numpy as np
 
 from agents.forecast.base import Past
 
+_NO_LOOKS: Mapping[Any, Any] = MappingProxyType({})
+
 
 class Given(NamedTuple):
     """A past as a graph takes it, float32.
@@ -40,7 +42,7 @@ class Given(NamedTuple):
     known: Any
     static: Any
     series: Any
-    looks: Mapping[Any, Any] = MappingProxyType({})
+    looks: Mapping[Any, Any] = _NO_LOOKS
 
     def of(self, context: int, h: int) -> Given:
         """The same with `context` steps of history, for a member that looks less far back."""
@@ -74,7 +76,7 @@ def given(past: Past) -> Given:
     with jax.enable_x64():
         double = [np.asarray(each) for each in scaled(jnp.asarray(past.y), jnp.asarray(past.seen))]
     rest = (past.known, past.static, np.zeros(len(past.ids)))
-    return Given(*(jnp.asarray(each, jnp.float32) for each in (*double, *rest)))
+    return Given(*(jnp.asarray(each, jnp.float32) for each in (*double, *rest)), looks=_NO_LOOKS)
 
 
 def table_rows(table: np.ndarray, given: Given) -> Any:  # noqa: ANN401 - a JAX array

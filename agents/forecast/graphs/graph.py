@@ -6,6 +6,7 @@ Import this module only where a forecaster is exported or differentiated: it nee
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import singledispatch
 from typing import Any
 
@@ -13,16 +14,25 @@ import jax.numpy as jnp
 import numpy as np
 
 from agents.forecast import training
+from agents.forecast.adaptive import Adaptive
 from agents.forecast.base import MEDIAN, Forecaster, Past, fitted_to
 from agents.forecast.conformal import Conformal, stretched
 from agents.forecast.ensemble import Each, Stack
+from agents.forecast.graphs.decompositions import decomposed
+from agents.forecast.graphs.filters import filtered
 from agents.forecast.graphs.given import Given, Graph, placed, table_rows
 from agents.forecast.graphs.looks import seen_in
 from agents.forecast.graphs.recursions import smoothing
+from agents.forecast.graphs.seasonal_smoothing import seasonal_smoothing
+from agents.forecast.graphs.theta import theta
 from agents.forecast.naive import HistoricMean, Naive
 from agents.forecast.neural import Neural
-from agents.forecast.statistical import AutoETS
+from agents.forecast.statistical import MSTL, AutoARIMA, AutoETS, AutoTheta
 from twin.errors import UsageError
+
+STATISTICAL = (AutoETS, MSTL, AutoTheta, AutoARIMA)
+# what float32 may add to moves of a window, in its units and in parts: one that just reaches an edge is not beyond it
+_ROUNDING = 1e-6
 
 
 @singledispatch
@@ -33,9 +43,9 @@ def graph(forecaster: Forecaster, ids: Sequence[str], h: int) -> Graph:
         UsageError: not fitted, not on one of the series, or it cannot be stated as a function of the past.
     """
     raise UsageError(
-        f"{forecaster.name}: a {type(forecaster).__name__} cannot be exported for {len(ids)} series and {h} steps: it "
-        "is not among what agents.forecast.graphs can state as a graph (naive forecasts, the historic mean, networks, "
-        "exponential smoothing without a season, and static corrections and means of these); export one of them instead"
+        f"{forecaster.name}: its kind, {type(forecaster).__name__}, cannot be exported (for {len(ids)} series and {h} "
+        "steps): it is not among what agents.forecast.graphs can state as a graph (naive forecasts, the historic mean, "
+        "networks, statistical methods, and corrections and means of these); export one of them instead"
     )
 
 
@@ -75,6 +85,8 @@ def _(forecaster: Each, ids: Sequence[str], h: int) -> Graph:
     failed = [model for model in models if isinstance(model, str)]
     if failed:
         raise UsageError(failed[0])
+    if all(isinstance(model, STATISTICAL) for model in models):
+        return graph(_joined(models), ids, h)
     graphs = [graph(model, [i], h) for model, i in zip(models, ids, strict=True)]
 
     def say(given: Given) -> Any:  # noqa: ANN401 - a JAX array
@@ -85,6 +97,11 @@ def _(forecaster: Each, ids: Sequence[str], h: int) -> Graph:
         return said
 
     return say
+
+
+def _joined(models: Sequence[Any]) -> Forecaster:
+    """One statistical forecaster of all series instead of one for each: what they share is then stated once."""
+    return replace(models[0], models={i: known for model in models for i, known in model.models.items()})
 
 
 @graph.register
@@ -133,6 +150,40 @@ def _(forecaster: Conformal, ids: Sequence[str], h: int) -> Graph:
 
 
 @graph.register
+def _(forecaster: Adaptive, ids: Sequence[str], h: int) -> Graph:
+    if not forecaster.starts:
+        raise UsageError(f"{forecaster.name}: not fitted; call fit first")
+    if forecaster.lookback:
+        raise UsageError(
+            f"{forecaster.name}: its bands follow how it did over {forecaster.lookback} steps, forecast by forecast, "
+            "which no graph can state; export model.settled(series) instead, whose bands are those of now"
+        )
+    if h > forecaster.horizon:
+        raise UsageError(f"{forecaster.name}: its bands follow {forecaster.horizon} steps ahead, asked for {h}")
+    base, context = graph(forecaster.base, ids, h), forecaster.base.context
+    starts = [forecaster.starts.get(i, forecaster.starts[""]) for i in ids]
+    factors = np.exp([start.factors[:, :h] for start in starts]).astype(np.float32)
+    edges = np.array([start.edges for start in starts], np.float32)
+
+    def say(given: Given) -> Any:  # noqa: ANN401 - a JAX array
+        rows = table_rows(factors, given)
+        rough, limits = _rough(given.unit, forecaster.horizon), table_rows(edges, given) / given.scale
+        chosen = rows[:, 0]
+        for k in range(edges.shape[1]):
+            beyond = rough > limits[:, k] * (1.0 + _ROUNDING) + _ROUNDING
+            chosen = jnp.where(beyond[:, None, None], rows[:, k + 1], chosen)
+        return stretched(base(given.of(context, h)), chosen)
+
+    return say
+
+
+def _rough(unit: Any, steps: int) -> Any:  # noqa: ANN401 - a JAX array
+    """How much windows [batch, context] moved from step to step lately [batch], as `adaptive.roughness` has it."""
+    moves = jnp.abs(unit[:, 1:] - unit[:, :-1])[:, -steps:]
+    return jnp.where(jnp.isnan(moves), 0.0, moves).sum(1) / steps
+
+
+@graph.register
 def _(forecaster: Neural, ids: Sequence[str], h: int) -> Graph:  # noqa: ARG001
     view, stored = forecaster.view, forecaster.weights
     if not stored or h > forecaster.horizon:
@@ -158,4 +209,9 @@ def _count(stored: Mapping[str, Any]) -> int:
 
 @graph.register
 def _(forecaster: AutoETS, ids: Sequence[str], h: int) -> Graph:
-    return smoothing(forecaster, ids, h)
+    return smoothing(forecaster, ids, h) if forecaster.season == 1 else seasonal_smoothing(forecaster, ids, h)
+
+
+graph.register(MSTL, decomposed)
+graph.register(AutoTheta, theta)
+graph.register(AutoARIMA, filtered)

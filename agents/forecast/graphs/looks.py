@@ -6,6 +6,7 @@ Import this module only where a forecaster is exported or differentiated: it nee
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -34,7 +35,8 @@ def doubled(view: View, y: Any, seen: Any, last: Any, scale: Any) -> list[Any]: 
     """
     batch, context = y.shape
     nothing = jnp.zeros((batch, context + view.dims.horizon, 0))
-    inputs, line, own = training.inputs(view, {"y": y, "seen": seen, "known": nothing, "static": nothing[:, 0]})
+    plain = replace(view, squash=False)  # no runtime has that function in double
+    inputs, line, own = training.inputs(plain, {"y": y, "seen": seen, "known": nothing, "static": nothing[:, 0]})
     found = {**inputs._asdict(), "line": (line - last) / scale, "scale": own / scale}
     return [found[name] for name in names(view)]
 
@@ -43,9 +45,10 @@ def single(view: View, arrays: Sequence[Any], given: Given) -> Look:
     """The look of which `doubled` worked out the `arrays`, now float32, beside what is given as it is."""
     found = dict(zip(names(view), arrays, strict=True))
     dims, batch = view.dims, given.unit.shape[0]
+    squashed = jnp.arcsinh if view.squash else jnp.asarray
     inputs = Inputs(
-        found["window"],
-        found.get("recall", jnp.zeros((batch, 0, dims.horizon), jnp.float32)),
+        squashed(found["window"]),
+        squashed(found.get("recall", jnp.zeros((batch, 0, dims.horizon), jnp.float32))),
         found.get("recalled", jnp.zeros((batch, 0), jnp.float32)),
         found.get("seen", jnp.zeros((batch, dims.context, 0), jnp.float32)),
         _known(view, given),

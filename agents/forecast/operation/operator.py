@@ -252,6 +252,17 @@ def _said(fitted: Forecaster, series: Series, origins: Origins, h: int) -> Float
     return fitted.forecast(past_at(series, origins, fitted.context, h), h)
 
 
+def ledger_of(rolled: Rolled, series: Series, h: int) -> Ledger:
+    """All that was said of one series and what came, as its ledger holds it at the end."""
+    clock, steps = Clock(series.start_s, series.step_s), len(series.values)
+    ledger = Ledger([series.unique_id], h=h, keep=steps, clock=clock)
+    for origin, said in zip(rolled.origins.tolist(), rolled.said, strict=True):
+        ledger.record(origin, said[None])
+    for step in range(steps):
+        ledger.arrive(step, series.values[step : step + 1])
+    return ledger
+
+
 def accuracy_by_day(replayed: Replayed, series: Series) -> pl.DataFrame:
     """The `retraining_accuracy` table: 100 (1 - WAPE) of each day's forecasts, all steps pooled."""
     day = replayed.operated.origins * series.step_s // _DAY_S

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from agents.forecast.base import MEDIAN, Forecaster, Past
-from agents.forecast.cold_start import ColdStart, factors_when_short, guess, mirrored
+from agents.forecast.cold_start import ColdStart, factors_when_short, guess
 from agents.forecast.frames import Series
 from agents.forecast.nets.residual import ResidualMLP
 from agents.forecast.neural import Neural
@@ -149,18 +149,6 @@ def test_a_day_ago_is_asked_once_it_has_repeated_for_half_a_day(cold, wave):
     ]
     assert weights[:2] == [0.0, 0.0]
     assert min(weights[2:]) > 0.0
-
-
-def test_a_missing_beginning_is_the_rest_mirrored_and_before_the_window_nothing_is_known():
-    found = mirrored(np.array([1.0, 2.0, 3.0]), np.array([3, 2]), 6, 8)
-    assert np.array_equal(found[0], [np.nan, np.nan, 2.0, 3.0, 2.0, 1.0, 2.0, 3.0], equal_nan=True)
-    assert np.array_equal(found[1, 2:], [1.0, 2.0, 1.0, 2.0, 1.0, 2.0])
-
-
-def test_a_beginning_that_is_there_is_left_as_it_is():
-    values = np.arange(20.0)
-    found = mirrored(values, np.array([20, 15]), 6, 8)
-    assert np.array_equal(found, [values[12:20], values[7:15]])
 
 
 def test_short_series_of_what_was_learned_tell_how_much_wider_bands_must_be(cold, wave):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from agents.forecast.base import DECILES, Floats, Past, Progress
 from agents.forecast.frames import Series
-from agents.forecast.operation.operator import Operator, Settings, accuracy_by_day, replay
+from agents.forecast.operation.operator import Operator, Settings, accuracy_by_day, ledger_of, replay
 from agents.forecast.operation.retrain import Rules, challenge, judge, table
 from agents.forecast.rolling import Rolled
 from twin.errors import UsageError
@@ -122,7 +123,7 @@ def test_a_reason_that_nothing_answers_cannot_thrash() -> None:
     done = operated(wave(16), replace(SETTINGS, rules=rules))
     opened = [place for place, event in enumerate(done.events) if event.verdict == "noticed"]
     assert len(opened) >= 3
-    for begin, place in zip(opened, opened[1:], strict=False):
+    for begin, place in pairwise(opened):
         assert place - begin - 1 <= rules.tries
         closed, again = done.events[place - 1], done.events[place]
         assert again.time_s - closed.time_s >= RULES.cooldown_steps * 3600
@@ -135,11 +136,7 @@ def test_a_rejected_challenger_is_not_followed_by_another_on_the_same_evidence(r
     """Whatever asks for it: two tries with nobody swapped between them share no judged origin."""
     done = operated(wave(12), replace(SETTINGS, rules=rules))
     tried = [event for event in done.events if event.verdict != "noticed"]
-    between = [
-        later.time_s - earlier.time_s
-        for earlier, later in zip(tried, tried[1:], strict=False)
-        if earlier.verdict == "kept"
-    ]
+    between = [later.time_s - earlier.time_s for earlier, later in pairwise(tried) if earlier.verdict == "kept"]
     assert len(between) >= 3
     assert min(between) >= RULES.judge_steps * 3600
 
@@ -204,6 +201,18 @@ def test_a_difference_by_chance_is_not_a_better_model() -> None:
     assert not judge(rolled(0.3), rolled(1.0), 0.9, 0).better
     with pytest.raises(UsageError, match="same origins"):
         judge(rolled(1.0), Rolled(origins + 1, truth[:, :, None] + DECILES, truth), 0.9, 0)
+
+
+def test_the_ledger_of_a_replay_has_the_scores_of_what_was_said() -> None:
+    series = wave(8)
+    done = operated(series)
+    ledger = ledger_of(done.operated, series, H)
+    scores = ledger.scores("operated").filter(pl.col("horizon").str.contains("-")).row(0, named=True)
+    ended = done.operated.ended(len(series.values)).all(axis=1)
+    truth, median = done.operated.truth[ended], done.operated.said[ended][:, :, 4]
+    assert scores["origins"] == ended.sum() == 6 * DAY - H + 1
+    assert scores["accuracy_percent"] == pytest.approx(100.0 * (1.0 - np.abs(truth - median).sum() / truth.sum()))
+    assert np.isfinite(scores["mase"]), "measured by the days before the first forecast"
 
 
 def test_blocks_that_are_no_hours_are_refused() -> None:
