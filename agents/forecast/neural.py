@@ -27,7 +27,7 @@ _LEAST_WINDOW = 2
 _LOOK = "look"  # in a file of weights: horizon, squash, lags
 _CHUNK = 50  # steps between two looks at the held-out part
 # arrays come in few sizes, so that one compilation serves every batch and every training set
-_ROWS = 64  # windows per call of the network
+_ROWS = 64  # windows per call of the network, but for a single one: what is asked live shall not wait for 63 others
 _HELD_OUT = 512  # windows, spread evenly over the held-out parts
 _BLOCK = 1 << 16  # training values are padded to a multiple of this
 
@@ -131,9 +131,8 @@ class Neural:
         if not len(past.ids):
             return np.empty((0, h, len(DECILES)))
         given, line, scale = training.inputs(view, _arrays(past, self.horizon - h))
-        said = [
-            np.asarray(training.predict(self.architecture, view, self.weights, rows)) for rows in _blocks(given, _ROWS)
-        ]
+        blocks = _blocks(given, 1 if len(past.ids) == 1 else _ROWS)
+        said = [np.asarray(training.predict(self.architecture, view, self.weights, rows)) for rows in blocks]
         deciles = np.concatenate(said)[: len(past.ids), :h].astype(np.float64)
         return line[:, :h, None] + scale[:, :, None] * deciles
 

@@ -136,6 +136,12 @@ def test_the_grid_sets_what_the_command_line_does_not(grid, season, monkeypatch)
     assert tune.forecast.built(cfg, "forecaster").base.season == 7
 
 
+@pytest.mark.parametrize("option", sorted(path.stem for path in (ROOT / "conf" / "forecaster").glob("*.yaml")))
+def test_every_forecaster_is_told_of_the_grid_and_can_be_built(option):
+    cfg = composed(f"forecaster={option}")
+    assert tune.forecast.built(cfg, "forecaster").name in cfg.on_grid
+
+
 # ---------------------------------------------------------------- a sweep
 
 IDS = [f"s{k}" for k in range(8)]

@@ -216,7 +216,8 @@ def adaptive(base: Forecaster, series: list[Series], **given: Any) -> Adaptive:
 def test_the_ensemble_with_bands_of_now_is_one_graph(cells: list[Series], tmp_path: Path) -> None:
     from agents.forecast.export import export
 
-    networks = {"neural": neural(members=2), "fresh": neural(settings=NHiTS(width=8))}
+    fresh = NHiTS(pools=(4, 1), knots=(2, 1), width=8, layers=1)
+    networks = {"neural": neural(), "fresh": neural(settings=fresh)}
     loess = Each(MSTL(context=60, fit_steps=200, seasons=(12,))).fit(cells, 0)
     weights = {"": np.array([0.2, 0.3, 0.5]), cells[0].unique_id: np.array([0.6, 0.0, 0.4])}
     stack = Stack({**networks, "mstl": loess}, H, weights=weights)
