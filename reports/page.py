@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from reports import folder, forecast_page, forecasting, jobs, offline, recording
+from reports import folder, forecast_page, forecasting, jobs, offline, recording, tuning
 from reports.context import context
 from reports.drawing import draw
 from reports.folder import RunFolder
+
+_OF_KIND = {recording.KIND: recording.write, tuning.KIND: tuning.write}
+_OF_VERB = {jobs.VERB: jobs.write, forecast_page.VERB: forecast_page.write, forecasting.VERB: forecasting.write}
 
 
 def write(run: Path) -> Path:
@@ -17,14 +20,9 @@ def write(run: Path) -> Path:
     damaged; an older page then stays as it was.
     """
     identity = folder.identity_of(run)
-    if identity.get("kind") == recording.KIND:
-        return recording.write(run)
-    if identity.get("verb") == jobs.VERB:
-        return jobs.write(run)
-    if identity.get("verb") == forecast_page.VERB:
-        return forecast_page.write(run)
-    if identity.get("verb") == forecasting.VERB:
-        return forecasting.write(run)
+    own = _OF_KIND.get(str(identity.get("kind"))) or _OF_VERB.get(str(identity.get("verb")))
+    if own is not None:
+        return own(run)
     return offline.put(render(folder.read(run)), run)
 
 

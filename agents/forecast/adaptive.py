@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.forecast.base import DECILES, MEDIAN, Floats, Forecaster, Past, Progress, part
-from agents.forecast.conformal import stretched
-from agents.forecast.frames import Series, first, steps_in
+from agents.forecast.conformal import floored, stretched
+from agents.forecast.frames import Series, first, steps_in, windows
 from agents.forecast.rolling import Origins, Rolled, roll
 from twin.errors import UsageError
 
@@ -65,6 +65,7 @@ class Adaptive:
     The base is fitted twice: without the last `share` of each series, to move the factors over it; then on everything.
     A forecast begins with these factors and moves them over its own past, as far as the base did not learn from it,
     at an origin every `every` steps: what it says follows from its window, nothing is remembered from call to call.
+    What was never negative stays so (`floored`).
 
     Attributes:
         rate: how far one outcome moves a factor's logarithm.
@@ -127,7 +128,8 @@ class Adaptive:
         start = self.starts.get(series.unique_id, self.starts[""])
         rolled, regimes, back = self._looks(series, origins, h)
         factors = moved(rolled, regimes, back, start.factors[:, :h], self._pace)
-        return stretched(rolled.said[back[:, -1]], np.exp(factors))
+        said = stretched(rolled.said[back[:, -1]], np.exp(factors))
+        return floored(said, windows(series.values, origins, self.context))
 
     def settled(self, series: Sequence[Series]) -> Self:
         """One that asks the base once a forecast: its factors are those of now, from the end of each of `series`.

@@ -79,7 +79,7 @@ class Conformal:
         """Deciles [batch, h, 9]; raises UsageError as the base, or when a series was too short to measure."""
         factors = [self._factors(i) for i in past.ids]
         said = self.base.forecast(past, h)
-        return stretched(said, np.stack(factors)[:, None, :]) if factors else said
+        return floored(stretched(said, np.stack(factors)[:, None, :]), past.y) if factors else said
 
     def _factors(self, unique_id: str) -> Floats:
         if self.stretch and unique_id not in self.stretch:
@@ -125,3 +125,13 @@ def stretched(said: Any, factors: Any) -> Any:  # noqa: ANN401 - numpy and JAX a
         above.append(xp.maximum(above[-1], moved[..., MEDIAN + k]))
         below.append(xp.minimum(below[-1], moved[..., MEDIAN - k]))
     return xp.stack([*below[:0:-1], *above], axis=-1)
+
+
+def floored(said: Any, y: Any) -> Any:  # noqa: ANN401 - numpy and JAX arrays alike
+    """Deciles [batch, h, 9] that stay at or above zero where all that is known of `y` [batch, steps] does.
+
+    What was never negative is an amount; a band that is mirrored around its median knows nothing of that.
+    """
+    xp = said.__array_namespace__()
+    amount = ~(y < 0.0).any(axis=1)
+    return xp.where(amount[:, None, None], xp.maximum(said, 0.0), said)

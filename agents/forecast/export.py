@@ -1,7 +1,8 @@
 """Any forecaster that is a fixed function of the past, as an ONNX graph with the proof that it says the same.
 
-The graph takes values as they are (double) and answers in their unit (double): it scales each window by itself, casts
-once to float32 for the model, and scales back. Import this module only where a forecaster is exported: it needs JAX.
+The graph takes values as they are (double) and answers in their unit (double): it scales each window by itself, and
+works out what networks see of it, casts once to float32 for the model, and scales back. Import this module only where
+a forecaster is exported: it needs JAX.
 """
 
 from __future__ import annotations
@@ -58,7 +59,8 @@ def export(
         trained_until_s: end of the training data on the series' clock, where it is known.
 
     Raises:
-        UsageError: the forecaster cannot be exported (the message says why), or there is no past.
+        UsageError: the forecaster cannot be exported (the message says why), or there is no past, or one that is
+            younger than its graph needs.
         PolicyError: `out` exists, or the graph differs from the original by more than TOLERANCE of its band.
     """
     if out.exists():

@@ -31,6 +31,8 @@ class Manifest:
     """What must be known to run a forecaster's graph; stored as `forecast.json`.
 
     Attributes:
+        needs: steps of history that the graph cannot do without: those of the original, or its whole window where a
+            member of it is stated for whole windows only.
         inputs: each input's type and shape; `batch` is free, the rest is as in `base.Past`. `series` is the position
             of a row's series in `series`.
         outputs: "deciles", double [batch, h, 9], in the unit of y.
@@ -118,7 +120,7 @@ class OnnxForecaster:
 
     @property
     def needs(self) -> int:
-        """That of the original."""
+        """That of the graph, see `Manifest`."""
         return self.manifest.needs
 
     @property

@@ -146,7 +146,7 @@ def _able(member: Forecaster, ids: Sequence[str], able: np.ndarray, h: int) -> G
 def _(forecaster: Conformal, ids: Sequence[str], h: int) -> Graph:
     base = graph(forecaster.base, ids, h)
     factors = np.array([fitted_to(forecaster.stretch, i, f"{forecaster.name}, conformal") for i in ids], np.float32)
-    return lambda given: stretched(base(given), table_rows(factors, given)[:, None, :])
+    return lambda given: _floored(stretched(base(given), table_rows(factors, given)[:, None, :]), given)
 
 
 @graph.register
@@ -172,9 +172,17 @@ def _(forecaster: Adaptive, ids: Sequence[str], h: int) -> Graph:
         for k in range(edges.shape[1]):
             beyond = rough > limits[:, k] * (1.0 + _ROUNDING) + _ROUNDING
             chosen = jnp.where(beyond[:, None, None], rows[:, k + 1], chosen)
-        return stretched(base(given.of(context, h)), chosen)
+        return _floored(stretched(base(given.of(context, h)), chosen), given)
 
     return say
+
+
+def _floored(said: Any, given: Given) -> Any:  # noqa: ANN401 - a JAX array
+    """Deciles that stay at or above zero where the window does, as `conformal.floored` has it."""
+    zero = -given.last / given.scale
+    # zero itself may be missed by rounding
+    amount = ~(given.unit < zero - _ROUNDING * jnp.abs(zero)).any(1)
+    return jnp.where(amount[:, None, None], jnp.maximum(said, zero[:, :, None]), said)
 
 
 def _rough(unit: Any, steps: int) -> Any:  # noqa: ANN401 - a JAX array

@@ -9,7 +9,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.stats import norm
 
 from agents.forecast.base import DECILES, MEDIAN, Floats, Past
-from agents.forecast.conformal import Conformal, factors_of, stretched
+from agents.forecast.conformal import Conformal, factors_of, floored, stretched
 from agents.forecast.frames import Series
 from agents.forecast.naive import Naive
 from twin.errors import UsageError
@@ -46,7 +46,7 @@ def test_bands_of_half_the_width_are_doubled():
     noise = of(a=rng.standard_normal(20_000))
     fitted = Conformal(TooSure(), horizon=4, trust=1.0).fit(noise, 0)
     np.testing.assert_allclose(fitted.stretch["a"][[0, 1, 7, 8]], 2.0, rtol=0.1)
-    said = fitted.forecast(Past.of(np.zeros((3000, 1)), ["a"] * 3000, 1), 1)
+    said = fitted.forecast(Past.of(-np.ones((3000, 1)), ["a"] * 3000, 1), 1)
     assert coverage(said[:, 0], rng.standard_normal(3000)) == pytest.approx(0.8, abs=0.04)
     assert (said[:, 0, MEDIAN] == 0.0).all()
 
@@ -105,3 +105,10 @@ def test_a_factor_is_the_score_of_one_more_than_its_share():
     truth = np.arange(1, 25, dtype=np.float64) * NORMAL[-1] * 0.1
     factors = factors_of(np.tile(NORMAL, (24, 1)), truth)
     assert factors[-1] == pytest.approx(2.0)
+
+
+def test_an_amount_stays_one_and_what_may_be_negative_is_left_alone():
+    said = np.tile(NORMAL, (2, 3, 1))
+    found = floored(said, np.array([[np.nan, 0.0, 2.0], [np.nan, -0.1, 2.0]]))
+    assert (found[0] == np.maximum(NORMAL, 0.0)).all()
+    assert (found[1] == NORMAL).all()

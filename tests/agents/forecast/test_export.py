@@ -84,7 +84,7 @@ KINDS: dict[str, Callable[[], tuple[Forecaster, Past]]] = {
         Stack({"day": Naive(24), "last": Naive(), "mean": HistoricMean()}, H, every=3).fit(SERIES, 0),
         recorded(24, young=10),
     ),
-    "exponential smoothing": lambda: (AutoETS(context=60).fit(SERIES, 0), recorded(60, young=30)),
+    "exponential smoothing": lambda: (AutoETS(context=60, fit_steps=100).fit(SERIES, 0), recorded(60, young=30)),
     "network": lambda: (neural(), recorded(30)),
     "network with columns": lambda: (neural((2, 3, 1), squash=True, members=2), with_columns()),
 }
@@ -283,7 +283,7 @@ AT_REST: dict[str, Callable[[], Forecaster]] = {
     "network": neural,
     "last value": lambda: Naive().fit(IDLE, 0),
     "corrected": lambda: Conformal(Naive(24), H, least_steps=100).fit(IDLE, 0),
-    "smoothing": lambda: AutoETS(context=30, fit_steps=150).fit(IDLE, 0),
+    "smoothing": lambda: AutoETS(context=30, fit_steps=60).fit(IDLE, 0),
 }
 
 
@@ -303,6 +303,20 @@ def test_large_values_with_small_movements_lose_nothing(tmp_path: Path) -> None:
 
     past = Past.of(walk(5, 30, level=1e12)[None], ["a"], H)
     assert export(neural(), tmp_path / "out", past) < CLOSE
+
+
+def test_a_function_without_remainders_says_the_same() -> None:
+    import jax
+
+    from agents.forecast.graphs.remainders import without_remainders
+
+    def wrapped(x: Any) -> Any:
+        return x % 3, {"halves": x // 2}
+
+    x, stated = jax.numpy.arange(-7, 8), without_remainders(wrapped)
+    assert jax.tree.all(jax.tree.map(np.array_equal, stated(x), wrapped(x)))
+    assert " rem " in str(jax.make_jaxpr(wrapped)(x))
+    assert " rem " not in str(jax.make_jaxpr(stated)(x))
 
 
 @pytest.fixture(scope="module")
