@@ -11,9 +11,10 @@ from omegaconf import DictConfig
 from agents.forecast.backtest import Plan
 from agents.forecast.rolling import Rolled, truth_at
 from agents.forecast.scoring import Judged, native_seasonal_naive, regimes, scored
-from experiments import accuracy_levels, accuracy_rolls, cell, panels, present, verb
-from experiments.accuracy_rolls import FOLDER, Protocol, Rolls
+from experiments import cell, present, verb
 from experiments.display import Display
+from experiments.forecasts import accuracy_levels, accuracy_rolls, panels
+from experiments.forecasts.accuracy_rolls import FOLDER, Protocol, Rolls
 from experiments.rundir import RunFolder
 
 NATIVE, STATISTICAL = accuracy_levels.NATIVE, accuracy_levels.STATISTICAL

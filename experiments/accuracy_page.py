@@ -18,8 +18,8 @@ import polars as pl
 
 from agents.forecast.scoring import ALL, DAYS, SPREADS
 from experiments import docs
-from experiments.accuracy_levels import STATISTICAL, widest
-from experiments.accuracy_targets import Panel, targets
+from experiments.forecasts.accuracy_levels import STATISTICAL, widest
+from experiments.forecasts.accuracy_targets import Panel, targets
 from reports import folder, wording
 from twin.errors import UsageError, WorkbenchError
 

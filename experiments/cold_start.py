@@ -14,11 +14,12 @@ from agents.forecast.base import Past
 from agents.forecast.cold_start import ColdStart
 from agents.forecast.frames import first
 from agents.forecast.neural import Neural
-from experiments import cell, panels, present, verb
-from experiments import cold_start_scores as judging
-from experiments.accuracy_rolls import Protocol
-from experiments.cold_start_scores import Asked
+from experiments import cell, present, verb
 from experiments.display import Advance, Display
+from experiments.forecasts import cold_start_scores as judging
+from experiments.forecasts import panels
+from experiments.forecasts.accuracy_rolls import Protocol
+from experiments.forecasts.cold_start_scores import Asked
 from experiments.rundir import RunFolder
 
 IN_DOMAIN, TRANSFERRED, CHECKPOINT = "in_domain", "other_clusters", "checkpoint"

@@ -11,10 +11,11 @@ import polars as pl
 from omegaconf import DictConfig
 
 from agents.scale import capacity
-from experiments import cell, decision_table, foresight, present, verb
-from experiments.decision_table import ORACLE
+from experiments import cell, present, verb
 from experiments.display import Advance, Display
-from experiments.foresight import Job
+from experiments.forecasts import decision_table, foresight
+from experiments.forecasts.decision_table import ORACLE
+from experiments.forecasts.foresight import Job
 from experiments.parallel import run_all
 from experiments.rundir import RunFolder
 from twin.errors import WorkbenchError

@@ -9,10 +9,11 @@ from omegaconf import DictConfig, OmegaConf
 import twin
 from agents.forecast.base import Forecaster, Progress
 from agents.forecast.frames import Series
-from experiments import cell, forecast_answers, forecast_series, present, verb
+from experiments import cell, present, verb
 from experiments.display import Display
-from experiments.forecast_answers import Answer, Models
-from experiments.forecast_series import Recorded
+from experiments.forecasts import forecast_answers, forecast_series
+from experiments.forecasts.forecast_answers import Answer, Models
+from experiments.forecasts.forecast_series import Recorded
 from experiments.rundir import RunFolder
 from twin.errors import UsageError, WorkbenchError
 

@@ -10,8 +10,9 @@ import polars as pl
 from omegaconf import DictConfig
 
 from agents.forecast.long.guarded import Guarded
-from experiments import cell, coherence, long_scores, present, verb
+from experiments import cell, present, verb
 from experiments.display import Display
+from experiments.forecasts import coherence, long_scores
 from experiments.rundir import RunFolder
 from scenarios.synthesis.years import Habits, Plan
 

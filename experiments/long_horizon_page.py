@@ -16,7 +16,7 @@ from pathlib import Path
 import polars as pl
 
 from experiments import docs
-from experiments.long_scores import TOTAL
+from experiments.forecasts.long_scores import TOTAL
 from reports import folder, wording
 from twin.errors import UsageError, WorkbenchError
 

@@ -12,8 +12,9 @@ from omegaconf import DictConfig
 
 from agents.forecast.frames import Series, first
 from agents.forecast.neural import Neural, Windows
-from experiments import cell, panels, present, verb
+from experiments import cell, present, verb
 from experiments.display import Display
+from experiments.forecasts import panels
 from experiments.rundir import RunFolder
 from twin import seeds
 from twin.errors import UsageError

@@ -16,11 +16,12 @@ import twin
 from agents.forecast import frames
 from agents.forecast.frames import Series
 from agents.forecast.private import tenant_of
-from experiments import panels, present, verb
+from experiments import present, verb
 from experiments.display import Display
+from experiments.forecasts import panels
+from experiments.forecasts.sites_methods import methods
+from experiments.forecasts.sites_scores import ALL, Trained, scores
 from experiments.rundir import RunFolder
-from experiments.sites_methods import methods
-from experiments.sites_scores import ALL, Trained, scores
 from twin.errors import UsageError
 
 NETWORKS = "networks"

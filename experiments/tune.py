@@ -27,10 +27,11 @@ from agents.forecast.base import Floats, Forecaster, Past, Progress
 from agents.forecast.frames import Series, first
 from agents.forecast.rolling import Origins, Rolled, roll, truth_at
 from agents.forecast.scoring import ALL, Judged, native_seasonal_naive, regimes, scored
-from experiments import accuracy_levels, accuracy_rolls, cell, display, forecast, panels, present, sweep, verb
-from experiments.accuracy_levels import NATIVE
-from experiments.accuracy_rolls import Protocol, Rolls
+from experiments import cell, display, forecast, present, sweep, verb
 from experiments.display import Display
+from experiments.forecasts import accuracy_levels, accuracy_rolls, panels
+from experiments.forecasts.accuracy_levels import NATIVE
+from experiments.forecasts.accuracy_rolls import Protocol, Rolls
 from experiments.rundir import FORMAT_VERSION, RunFolder, write_json
 from reports import folder as folders
 from reports import wording

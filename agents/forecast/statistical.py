@@ -282,7 +282,7 @@ class AutoTheta(_Statistical):
 
     def _forward(self, fit: Fit, windows: Floats, h: int) -> tuple[Floats, Floats]:
         mean, deviation = np.empty((2, len(windows), h))
-        growth = _theta_growth(fit["par"]["alpha"], fit["par"]["theta"], windows.shape[1], h)
+        growth = theta_growth(fit["par"]["alpha"], fit["par"]["theta"], windows.shape[1], h)
         for row, window in enumerate(windows):
             factor, offset = _theta_season(fit, window)
             level, error = _theta_level((window - offset) / factor, fit, h)
@@ -318,7 +318,7 @@ def _theta_level(window: Floats, fit: Fit, h: int) -> tuple[Floats, float]:
     return forecast_theta(ran, h)["mean"], float(np.std(ran["residuals"][3:], ddof=1))
 
 
-def _theta_growth(alpha: float, theta: float, steps: int, h: int) -> Floats:
+def theta_growth(alpha: float, theta: float, steps: int, h: int) -> Floats:
     """Standard deviation [h] of what Theta says so far ahead after `steps` steps, in those of one error.
 
     statsforecast draws 200 paths to see it; the recursion is linear in the errors, so following each error of the

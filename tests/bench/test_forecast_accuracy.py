@@ -14,9 +14,9 @@ import pytest
 from hydra import compose, initialize_config_module
 
 from experiments import accuracy, accuracy_page, schema
-from experiments.accuracy_levels import NATIVE, STATISTICAL
-from experiments.accuracy_targets import Panel, targets
 from experiments.display import Silent
+from experiments.forecasts.accuracy_levels import NATIVE, STATISTICAL
+from experiments.forecasts.accuracy_targets import Panel, targets
 from tests.bench.conftest import Figure
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"

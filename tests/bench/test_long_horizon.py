@@ -19,7 +19,7 @@ from agents.forecast.base import MEDIAN
 from agents.forecast.long.guarded import Guarded
 from agents.forecast.long.totals import core_hours, totals
 from agents.forecast.rolling import past_at, truth_at
-from experiments import coherence, long_scores
+from experiments.forecasts import coherence, long_scores
 from scenarios.synthesis.years import Plan
 from tests.bench.conftest import Figure
 

@@ -10,8 +10,8 @@ from omegaconf import DictConfig
 
 from agents.forecast import naive
 from experiments import accuracy, schema
-from experiments.accuracy_levels import NATIVE, STATISTICAL
 from experiments.display import Silent
+from experiments.forecasts.accuracy_levels import NATIVE, STATISTICAL
 from reports import folder
 from twin.trace import tables
 

@@ -10,9 +10,10 @@ import polars as pl
 import pytest
 
 from agents.forecast.scoring import ALL
-from experiments import accuracy_page, accuracy_targets
-from experiments.accuracy_levels import NATIVE, STATISTICAL, geometric_mean, levels, widest
-from experiments.accuracy_targets import Panel, Target
+from experiments import accuracy_page
+from experiments.forecasts import accuracy_targets
+from experiments.forecasts.accuracy_levels import NATIVE, STATISTICAL, geometric_mean, levels, widest
+from experiments.forecasts.accuracy_targets import Panel, Target
 from twin.errors import UsageError
 from twin.trace import tables
 

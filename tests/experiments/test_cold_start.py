@@ -8,8 +8,8 @@ from agents.forecast.backtest import Plan
 from agents.forecast.frames import Series
 from agents.forecast.naive import Naive
 from experiments import cold_start
-from experiments import cold_start_scores as judging
-from experiments.cold_start_scores import Asked, Judges
+from experiments.forecasts import cold_start_scores as judging
+from experiments.forecasts.cold_start_scores import Asked, Judges
 from twin.trace import tables
 
 H, DAY = 4, 24

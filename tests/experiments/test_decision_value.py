@@ -13,8 +13,9 @@ import pytest
 from hydra import compose, initialize_config_module
 from omegaconf import DictConfig
 
-from experiments import cell, decision_value, foresight, schema
+from experiments import cell, decision_value, schema
 from experiments.display import Silent
+from experiments.forecasts import foresight
 from experiments.rundir import RunFolder
 from twin.errors import UsageError
 from twin.trace import tables

@@ -16,8 +16,9 @@ from agents.forecast.base import DECILE_NAMES, Forecaster
 from agents.forecast.exported import OnnxForecaster
 from agents.forecast.naive import Naive
 from agents.forecast.rolling import past_at
-from experiments import forecast, forecast_answers, forecast_series, schema, verb
+from experiments import forecast, schema, verb
 from experiments.display import Silent
+from experiments.forecasts import forecast_answers, forecast_series
 from reports import folder
 from twin.errors import UsageError
 from twin.trace import tables

@@ -9,8 +9,9 @@ import polars as pl
 import pytest
 from hydra import compose, initialize_config_module
 
-from experiments import coherence, long_horizon, long_horizon_page, long_scores, schema
+from experiments import long_horizon, long_horizon_page, schema
 from experiments.display import Silent
+from experiments.forecasts import coherence, long_scores
 from reports import folder
 from scenarios.synthesis.years import Habits, Plan
 from twin.errors import UsageError

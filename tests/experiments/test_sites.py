@@ -7,8 +7,8 @@ import pytest
 from agents.forecast.base import Forecaster, Past
 from agents.forecast.frames import Series
 from agents.forecast.private import Privacy
+from experiments.forecasts.sites_scores import ALL, POOLED, Trained, of_site, scores
 from experiments.sites import targets
-from experiments.sites_scores import ALL, POOLED, Trained, of_site, scores
 from twin.trace import tables
 
 

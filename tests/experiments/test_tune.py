@@ -18,9 +18,10 @@ from omegaconf import DictConfig
 
 from agents.forecast import naive
 from agents.forecast.frames import Series, steps_in
-from experiments import panels, schema, sweep, tune
-from experiments.accuracy_levels import NATIVE
+from experiments import schema, sweep, tune
 from experiments.display import Silent
+from experiments.forecasts import panels
+from experiments.forecasts.accuracy_levels import NATIVE
 from reports import folder, tuning
 from tests.reports.outline import Outline
 from twin.errors import TraceError, UsageError
@@ -128,12 +129,16 @@ def test_a_series_that_fails_leaves_the_score_unknown_and_the_code_of_a_partly_f
     assert "alibaba2018/cpu" in folder.identity_of(tmp_path / "run")["reason"]
 
 
+def season_of(forecaster):
+    return forecaster.base.season
+
+
 @pytest.mark.parametrize(("grid", "season"), [("5min", 288), ("hourly", 24)])
 def test_the_grid_sets_what_the_command_line_does_not(grid, season, monkeypatch):
     cfg = composed("forecaster=seasonal_naive", f"grid={grid}")
-    assert tune.forecast.built(cfg, "forecaster").base.season == season
+    assert season_of(tune.forecast.built(cfg, "forecaster")) == season
     monkeypatch.setattr(tune.verb, "overrides", lambda: ["forecaster.base.season=7"])
-    assert tune.forecast.built(cfg, "forecaster").base.season == 7
+    assert season_of(tune.forecast.built(cfg, "forecaster")) == 7
 
 
 @pytest.mark.parametrize("option", sorted(path.stem for path in (ROOT / "conf" / "forecaster").glob("*.yaml")))

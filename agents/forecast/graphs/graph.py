@@ -18,6 +18,7 @@ from agents.forecast.adaptive import Adaptive
 from agents.forecast.base import MEDIAN, Forecaster, Past, fitted_to
 from agents.forecast.conformal import Conformal, stretched
 from agents.forecast.ensemble import Each, Stack
+from agents.forecast.federated import Federated
 from agents.forecast.graphs.decompositions import decomposed
 from agents.forecast.graphs.filters import filtered
 from agents.forecast.graphs.given import Given, Graph, placed, table_rows
@@ -27,6 +28,7 @@ from agents.forecast.graphs.seasonal_smoothing import seasonal_smoothing
 from agents.forecast.graphs.theta import theta
 from agents.forecast.naive import HistoricMean, Naive
 from agents.forecast.neural import Neural
+from agents.forecast.private import Private
 from agents.forecast.statistical import MSTL, AutoARIMA, AutoETS, AutoTheta
 from twin.errors import UsageError
 
@@ -47,6 +49,12 @@ def graph(forecaster: Forecaster, ids: Sequence[str], h: int) -> Graph:
         "steps): it is not among what agents.forecast.graphs can state as a graph (naive forecasts, the historic mean, "
         "networks, statistical methods, and corrections and means of these); export one of them instead"
     )
+
+
+@graph.register(Federated)
+@graph.register(Private)
+def _(forecaster: Federated | Private, ids: Sequence[str], h: int) -> Graph:
+    return graph(forecaster.net, ids, h)
 
 
 @graph.register

@@ -11,7 +11,9 @@ from agents.forecast.adaptive import Adaptive
 from agents.forecast.base import Forecaster
 from agents.forecast.conformal import Conformal
 from agents.forecast.ensemble import Each, Stack
+from agents.forecast.federated import Federated
 from agents.forecast.neural import Neural
+from agents.forecast.private import Private
 from agents.forecast.statistical import MSTL, AutoARIMA, AutoETS, AutoTheta
 from agents.forecast.training import View
 
@@ -21,6 +23,8 @@ def leaves(forecaster: Forecaster) -> Iterator[Forecaster]:
     match forecaster:
         case Conformal() | Adaptive():
             yield from leaves(forecaster.base)
+        case Federated() | Private():
+            yield forecaster.net
         case Stack():
             for member in forecaster.members.values():
                 yield from leaves(member)

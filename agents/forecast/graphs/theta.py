@@ -17,7 +17,7 @@ from agents.forecast.base import Floats
 from agents.forecast.graphs.bounds import models, whole, within
 from agents.forecast.graphs.decompositions import classical
 from agents.forecast.graphs.given import Given, Graph, table_rows
-from agents.forecast.statistical import AutoTheta, Fit, _theta_growth
+from agents.forecast.statistical import AutoTheta, Fit, theta_growth
 
 
 class _State(NamedTuple):
@@ -64,7 +64,7 @@ def _parameters(fit: Fit | None) -> list[float]:
 
 
 def _growth(fit: Fit | None, steps: int, h: int) -> Floats:
-    return np.ones(h) if fit is None else _theta_growth(fit["par"]["alpha"], fit["par"]["theta"], steps, h)
+    return np.ones(h) if fit is None else theta_growth(fit["par"]["alpha"], fit["par"]["theta"], steps, h)
 
 
 def _season(unit: Any, zero: Any, season: int, h: int, product: Any, added: Any) -> tuple[Any, Any]:  # noqa: ANN401

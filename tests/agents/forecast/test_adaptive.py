@@ -69,7 +69,7 @@ def test_how_it_did_on_what_the_base_learned_tells_nothing() -> None:
     """Errors are small where a base was fitted: bands that followed them would be too narrow right after."""
     one = Series("a", 0, 300, np.concatenate([noise(1000), noise(1000, 1, 0.01), noise(600, 2)]))
     fitted = adaptive().fit([one.until(1000)], 0)
-    later = replace(fitted, starts=fitted.starts | {"a": replace(fitted.starts["a"], ended_s=2000 * 300.0)})
+    later = replace(fitted, starts={**fitted.starts, "a": replace(fitted.starts["a"], ended_s=2000 * 300.0)})
     origins = np.array([2000, 2001])
     np.testing.assert_array_equal(
         roll(later, one, origins, 1).said[:, 0], roll(replace(later, lookback=0), one, origins, 1).said[:, 0]

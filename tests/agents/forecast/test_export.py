@@ -15,12 +15,14 @@ from agents.forecast.base import DECILES, Floats, Forecaster, Past
 from agents.forecast.conformal import Conformal
 from agents.forecast.ensemble import Each, Stack
 from agents.forecast.exported import Manifest, OnnxForecaster, difference, verify
+from agents.forecast.federated import Federated
 from agents.forecast.frames import Series
 from agents.forecast.naive import HistoricMean, Naive
 from agents.forecast.nets.base import Architecture, Dims
 from agents.forecast.nets.nhits import NHiTS
 from agents.forecast.nets.residual import ResidualMLP
 from agents.forecast.neural import Neural
+from agents.forecast.private import Private
 from agents.forecast.rolling import past_at
 from agents.forecast.statistical import MSTL, AutoARIMA, AutoETS, AutoTheta
 from twin.errors import PolicyError, UsageError
@@ -86,6 +88,8 @@ KINDS: dict[str, Callable[[], tuple[Forecaster, Past]]] = {
     ),
     "exponential smoothing": lambda: (AutoETS(context=60, fit_steps=100).fit(SERIES, 0), recorded(60, young=30)),
     "network": lambda: (neural(), recorded(30)),
+    "network of many sites": lambda: (Federated(neural()), recorded(30)),
+    "private network": lambda: (Private(neural()), recorded(30)),
     "network with columns": lambda: (neural((2, 3, 1), squash=True, members=2), with_columns()),
 }
 

@@ -190,7 +190,7 @@ def test_what_it_was_not_made_for_is_refused(fitted: Neural, tmp_path: Path) -> 
     with pytest.raises(UsageError, match="not trained"):
         SMALL.forecast(Past.of(wave(48)[None], ["a"], H), H)
     for wrong in (replace(SMALL, window=1), replace(SMALL, lags=(H - 1,))):
-        with pytest.raises(UsageError, match="a window of at least 2 steps.*lags of at least the 4 steps"):
+        with pytest.raises(UsageError, match=r"a window of at least 2 steps.*lags of at least the 4 steps"):
             wrong.fit(SERIES, 0)
     with pytest.raises(UsageError, match="nothing to save"):
         SMALL.save(tmp_path / "net.npz")

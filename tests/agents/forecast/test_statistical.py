@@ -167,11 +167,11 @@ def test_theta_has_the_library_s_mean_and_the_bands_that_its_paths_estimate(long
 def test_theta_bands_grow_as_those_of_a_hundred_thousand_paths(alpha, theta):
     from statsforecast.theta import compute_pi_samples
 
-    from agents.forecast.statistical import _theta_growth
+    from agents.forecast.statistical import theta_growth
 
     steps, h, start = 60, 12, np.zeros((1, 5))
     paths = compute_pi_samples(steps, h, start, 1.0, alpha, theta, 0.0, seed=1, n_samples=100_000)
-    np.testing.assert_allclose(_theta_growth(alpha, theta, steps, h), paths.std(axis=1), rtol=0.01)
+    np.testing.assert_allclose(theta_growth(alpha, theta, steps, h), paths.std(axis=1), rtol=0.01)
 
 
 def test_arima_says_what_the_library_says(long, daily, window):

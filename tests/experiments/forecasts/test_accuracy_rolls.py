@@ -9,8 +9,8 @@ from agents.forecast.backtest import Plan
 from agents.forecast.base import Forecaster
 from agents.forecast.frames import Series
 from agents.forecast.naive import Naive
-from experiments import accuracy_rolls
-from experiments.accuracy_rolls import Protocol, Rolls
+from experiments.forecasts import accuracy_rolls
+from experiments.forecasts.accuracy_rolls import Protocol, Rolls
 from twin.errors import UsageError
 
 PROTOCOL = Protocol(h=4, origins=5, train_share=0.75, seed=0)

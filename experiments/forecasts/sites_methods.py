@@ -14,7 +14,7 @@ from agents.forecast.frames import Series
 from agents.forecast.neural import Neural
 from agents.forecast.private import Budget, Private
 from experiments import cell
-from experiments.sites_scores import POOLED, Trained
+from experiments.forecasts.sites_scores import POOLED, Trained
 
 Fit = Callable[[Sequence[Series], int, Progress | None], Trained]
 

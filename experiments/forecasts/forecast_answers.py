@@ -130,6 +130,7 @@ def export_all(
     Raises UsageError or PolicyError as `export` does, saying which forecasters can be stated as a graph.
     """
     from agents.forecast.export import export
+    from agents.forecast.graphs.leaves import steps_needed
 
     own: dict[int, list[Series]] = {}
     for each in series:
@@ -142,17 +143,19 @@ def export_all(
         name = model.name if model.pooled else f"{model.name}--{group[0].unique_id.replace('/', '--')}"
         until_s = max(each.start_s + each.step_s * len(each.values) for each in group)
         (unit, *more) = dict.fromkeys(units[each.unique_id] for each in group)
-        past = _pasts(model, group, h)
+        if isinstance(model, Adaptive) and model.lookback:
+            model = model.settled(group)  # a graph remembers nothing: its bands are those of now
+        past = _pasts(model, steps_needed(model), group, h)
         apart[name] = export(model, out / name, past, unit="" if more else unit, trained_until_s=float(until_s))
     return apart
 
 
-def _pasts(model: Forecaster, series: Sequence[Series], h: int) -> Past:
-    """Recorded pasts of every series, the newest among them."""
+def _pasts(model: Forecaster, least: int, series: Sequence[Series], h: int) -> Past:
+    """Recorded pasts of every series, at least `least` steps long, the newest among them."""
     parts = []
     for each in series:
         n = len(each.values)
-        origins = np.unique(np.linspace(max(model.needs, n // 2), n, _VECTORS).astype(np.int64))
+        origins = np.unique(np.linspace(max(least, n // 2), n, _VECTORS).astype(np.int64))
         parts.append(past_at(each, origins, model.context, h))
     arrays = ("y", "origin_s", "seen", "known", "static")
     whole = {name: np.concatenate([getattr(part, name) for part in parts]) for name in arrays}

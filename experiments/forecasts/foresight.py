@@ -19,8 +19,9 @@ from agents.forecast.frames import Series
 from agents.scale import capacity, foretold
 from agents.scale.demand import seen
 from agents.scale.forecast_scaler import fitted
-from experiments import cell, decision_table
+from experiments import cell
 from experiments.cell import Cell
+from experiments.forecasts import decision_table
 from twin.errors import UsageError
 from twin.types import Service
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from agents.forecast.frames import Series, steps_in
-from experiments import panels
+from experiments.forecasts import panels
 from twin.errors import UsageError
 
-DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
+DATA = Path(__file__).resolve().parents[3].parent / "shared" / "data"
 recorded = pytest.mark.skipif(not DATA.is_dir(), reason="the folder of recordings is not here")
 
 

@@ -17,7 +17,7 @@ from agents import forecast
 from agents.forecast.backtest import Failure, Plan, gap, rolling
 from agents.forecast.base import Floats, Forecaster, Progress
 from agents.forecast.frames import Series, first, steps_in
-from experiments.panels import cluster
+from experiments.forecasts.panels import cluster
 from twin.errors import UsageError
 
 FOLDER = "rolled"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from agents.forecast.base import DECILES
-from experiments import decision_table
+from experiments.forecasts import decision_table
 
 
 def row(forecaster: str, kind: str = "scaler", quantile: float | None = 0.9, **changes: float) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 
 from agents.forecast.scoring import ALL
-from experiments.accuracy_levels import levels, widest
+from experiments.forecasts.accuracy_levels import levels, widest
 from reports import wording
 
 _HOUR, _DAY = "5 to 60 min", "1 to 24 h"
