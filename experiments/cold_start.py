@@ -23,7 +23,6 @@ from experiments.forecasts.cold_start_scores import Asked
 from experiments.rundir import RunFolder
 
 IN_DOMAIN, TRANSFERRED, CHECKPOINT = "in_domain", "other_clusters", "checkpoint"
-MARKDOWN = "cold_start.md"
 _CALLS = 200
 
 
@@ -52,7 +51,6 @@ def study(cfg: DictConfig, folder: RunFolder, display: Display) -> None:
     table = judging.scores(_joined(asked), plans, cfg.grid, protocol.h, judges)
     folder.table("cold_start", table)
     folder.note(latency_ms=latency_ms(cold, protocol.h))
-    (folder.path / MARKDOWN).write_text(judging.markdown(table, cfg.kept_share) + "\n", encoding="utf-8")
     shown = ("unique_id", "forecaster", "history_steps", "gain", "kept", "fallback_ratio", "coverage_80")
     display.table("Gain over the best naive method with all history", table.select(*shown))
 

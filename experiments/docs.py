@@ -13,13 +13,14 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import yaml
 
+from experiments import markdown
 from experiments.measure import measured
 from reports import folder, wording
 from reports.folder import Facts, RunFolder
@@ -185,7 +186,7 @@ def _dictionary(name: str) -> str:
         for c in tables.schema(name)
     ]
     header = ("column", "type", "unit", "required (else: default)", "meaning")
-    return f"### `{name}`\n\nA row is {_ROWS[name]}.\n\n{_table(header, rows)}"
+    return f"### `{name}`\n\nA row is {_ROWS[name]}.\n\n{markdown.table(header, rows)}"
 
 
 def _again(name: str) -> str:
@@ -208,12 +209,7 @@ def recordings_table(folder: Path) -> str:
     if not rows:
         raise UsageError(f"{folder}: none of the catalogue's sources is there; download one, or give another folder")
     header = ("recording", "reader", "read", "canonical rows", "findings", "CPU s", "peak MiB")
-    return _table(header, rows)
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
+    return markdown.table(header, rows)
 
 
 # ---------------------------------------------------------------- the results
@@ -259,7 +255,7 @@ def _forecasts(run: RunFolder) -> str:
         f"Steps {horizon} ahead, {origins} rolling origins on held-out time; the best of each series first. A skill "
         "above 0 beats the best, in hindsight, of four naive forecasts."
     )
-    return _section("Forecasters", run, ("backtest",), f"{note}\n\n{_table(header, rows)}")
+    return _section("Forecasters", run, ("backtest",), f"{note}\n\n{markdown.table(header, rows)}")
 
 
 def _controllers(run: RunFolder) -> str:
@@ -290,7 +286,7 @@ def _controllers(run: RunFolder) -> str:
         f"Held-out time, {run.summary['seeds'].max()} seeds on common random numbers: interquartile mean (95 % "
         f"bootstrap interval), and the paired ratio to `{run.baseline}`. Changes are those of the wished replicas."
     )
-    return _section("Controllers", run, ("train", "benchmark"), f"{note}\n\n{_table(header, rows)}")
+    return _section("Controllers", run, ("train", "benchmark"), f"{note}\n\n{markdown.table(header, rows)}")
 
 
 def _value(row: Facts | None, scale: float = 1.0) -> str:
@@ -330,7 +326,7 @@ def _verdicts(run: RunFolder) -> str:
         hold = len(checks) - len(decisive)
         held = f"The other {hold} of {len(checks)} checks hold." if decisive else f"All {len(checks)} checks hold."
         parts.append(
-            f"{_table(('check', 'result', 'value', 'threshold', 'evidence'), rows)}\n\n{held}" if rows else held
+            f"{markdown.table(('check', 'result', 'value', 'threshold', 'evidence'), rows)}\n\n{held}" if rows else held
         )
     return _section("Verdicts", run, ("promote",), "\n\n".join(parts)) if parts else ""
 
@@ -361,7 +357,7 @@ def _fidelity(run: RunFolder) -> str:
         )
         for row in run.fidelity["rows"]
     ]
-    table = _table(("quantity", "unit", "recorded", "replayed", "error"), rows)
+    table = markdown.table(("quantity", "unit", "recorded", "replayed", "error"), rows)
     assumed = "\n".join(f"- {line}" for line in run.fidelity["assumptions"])
     note = "What the recording holds, against the replay of it; `simulate` and `benchmark` write this."
     return f"### Fidelity\n\n{note}\n\n{table}\n\nWhat is assumed, because the recording does not hold it:\n\n{assumed}"

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import polars as pl
 
-from experiments import docs
+from experiments import docs, markdown
 from reports import folder, wording
 from twin.errors import UsageError
 
@@ -98,7 +98,7 @@ def headline(frame: pl.DataFrame, baseline: str) -> str:
         )
         for row in mean.to_dicts()
     ]
-    return _table(("controller", "cost, mean", *names), rows)
+    return markdown.table(("controller", "cost, mean", *names), rows)
 
 
 def findings(frame: pl.DataFrame, baseline: str) -> str:
@@ -138,7 +138,7 @@ def detail(frame: pl.DataFrame) -> str:
             values = [_value(row.get("value"), scale) for row, (_, scale) in zip(found, _KPIS, strict=True)]
             cells.append(f"{' / '.join(values)}<br>{' / '.join(_ratio(row.get('ratio')) for row in found)}")
         rows.append((f"`{controller}`", *cells))
-    return _table(("controller", *scenarios), rows)
+    return markdown.table(("controller", *scenarios), rows)
 
 
 def _by(frame: pl.DataFrame, column: str) -> Iterator[tuple[str, pl.DataFrame]]:
@@ -159,7 +159,3 @@ def _value(value: float | None, scale: float) -> str:
 
 def _ratio(value: float | None) -> str:
     return f"> {_LARGEST:g}" if value is not None and value > _LARGEST else wording.number(value)
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(line)} |" for line in (header, ["---"] * len(header), *rows))

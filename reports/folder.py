@@ -147,6 +147,14 @@ def table_of(folder: Path, table: str) -> pl.DataFrame | None:
     return tables.read(path, table) if path.is_file() else None
 
 
+def table_in(run: Path, table: str) -> pl.DataFrame:
+    """A table of a run folder; raises UsageError when it holds none of that name, SchemaError as `table_of`."""
+    found = table_of(run / "tables", table)
+    if found is None:
+        raise UsageError(f"{run}: holds no table {table}; give the run folder of a verb that writes it")
+    return found
+
+
 def step_s(steps: pl.DataFrame) -> float:
     """The recording step of a step table: the shortest time between two rows (60 s when there is only one)."""
     between = steps["time_s"].unique().sort().diff().drop_nulls()

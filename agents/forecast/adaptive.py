@@ -29,7 +29,7 @@ from agents.forecast.rolling import Origins, Rolled, roll
 from twin.errors import UsageError
 
 _LEAST_ORIGINS = 20
-_HIGHEST = 0.98  # level that a band is fitted to
+_BEYOND = np.minimum(DECILES, 1.0 - DECILES)  # share of values that should lie beyond each decile
 _FACTORS = (-2.0, 2.5)  # logarithms of the least and the greatest
 _UPPER = DECILES[MEDIAN] < DECILES
 
@@ -51,11 +51,10 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How outcomes move the factors: `rate`, `spill` as in `Adaptive`, `beyond` [9] as in `beyond_share`."""
+    """How outcomes move the factors, as in `Adaptive`."""
 
     rate: float
     spill: float
-    beyond: Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +156,7 @@ class Adaptive:
 
     @property
     def _pace(self) -> Pace:
-        return Pace(self.rate, self.spill, beyond_share(max(self.lookback, self.horizon) / self.horizon))
+        return Pace(self.rate, self.spill)
 
     def _looks(self, series: Series, origins: Origins, h: int) -> tuple[Rolled, NDArray[np.int64], NDArray[np.int64]]:
         """The base's forecasts, their regimes, and per origin the places of those it looks back on, itself last."""
@@ -186,16 +185,6 @@ class Adaptive:
         order = np.arange(len(origins))[None]
         factors = scanned(rolled, regimes, order, np.array([n]), still, self._pace)[0]
         return Start(factors, edges, float(series.start_s + n * series.step_s))
-
-
-def beyond_share(outcomes: float) -> Floats:
-    """The share of values [9] that should lie beyond each decile, when only so many `outcomes` tell.
-
-    As in split conformal prediction a band of level c is fitted to c (1 + 1 / n), for the next value is one more
-    (Lei et al., 2018, theorem 2); outcomes that overlap count as one.
-    """
-    level = np.abs(2.0 * DECILES - 1.0)
-    return (1.0 - np.minimum(level * (1.0 + 1.0 / outcomes), _HIGHEST)) / 2.0
 
 
 def moved(rolled: Rolled, regimes: NDArray[np.int64], back: NDArray[np.int64], start: Floats, pace: Pace) -> Floats:
@@ -227,7 +216,7 @@ def scanned(
         mine = factors[rows, regimes[one]]
         off = (truth - median[one])[..., None] - np.exp(mine) * gaps[one]
         beyond = np.where(_UPPER, off > 0.0, off < 0.0)
-        push = np.where(np.isnan(truth)[..., None], 0.0, pace.rate * (beyond - pace.beyond))
+        push = np.where(np.isnan(truth)[..., None], 0.0, pace.rate * (beyond - _BEYOND))
         factors += pace.spill * push[:, None]
         factors[rows, regimes[one]] += (1.0 - pace.spill) * push
         np.clip(factors, *_FACTORS, out=factors)

@@ -13,8 +13,9 @@ import polars as pl
 import pytest
 from hydra import compose, initialize_config_module
 
-from experiments import accuracy, accuracy_page, schema
+from experiments import accuracy, schema
 from experiments.display import Silent
+from experiments.forecasts import accuracy_part
 from experiments.forecasts.accuracy_levels import NATIVE, STATISTICAL
 from experiments.forecasts.accuracy_targets import Panel, targets
 from tests.bench.conftest import Figure
@@ -38,7 +39,7 @@ def panels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Panel]:
         out = tmp_path_factory.mktemp("accuracy") / grid
         with initialize_config_module("conf", version_base="1.3"):
             assert accuracy.task(compose("accuracy", [f"grid={grid}", f"data={DATA}", f"out={out}"]), Silent()) == 0
-        found[grid] = accuracy_page.read(out)
+        found[grid] = accuracy_part.read(out)
     return found
 
 

@@ -8,6 +8,7 @@ from agents.forecast.backtest import Plan
 from agents.forecast.frames import Series
 from agents.forecast.naive import Naive
 from experiments import cold_start
+from experiments.forecasts import cold_start_part
 from experiments.forecasts import cold_start_scores as judging
 from experiments.forecasts.cold_start_scores import Asked, Judges
 from twin.trace import tables
@@ -86,11 +87,11 @@ def test_metadata_alone_are_asked_only_where_the_capacity_is_told(plan):
 def test_the_page_tells_kept_fallback_and_missed_apart(table):
     def verdict(**changed: float) -> str:
         rows = table.with_columns(**{name: pl.lit(value) for name, value in changed.items()})
-        return judging.markdown(rows, 0.7).splitlines()[-1]
+        return cold_start_part.verdicts(rows, 0.7)["verdict"].item()
 
-    assert verdict().endswith("| kept |")
-    assert verdict(kept=0.5, fallback_low=0.9).endswith("| as the fallback |")
-    assert verdict(kept=0.5, fallback_low=1.1).endswith("| missed |")
+    assert verdict() == "kept"
+    assert verdict(kept=0.5, fallback_low=0.9) == "as the fallback"
+    assert verdict(kept=0.5, fallback_low=1.1) == "missed"
 
 
 def test_parts_of_one_forecaster_are_joined_over_clusters():

@@ -9,9 +9,9 @@ import polars as pl
 import pytest
 from hydra import compose, initialize_config_module
 
-from experiments import long_horizon, long_horizon_page, schema
+from experiments import long_horizon, schema
 from experiments.display import Silent
-from experiments.forecasts import coherence, long_scores
+from experiments.forecasts import coherence, long_horizon_part, long_scores
 from reports import folder
 from scenarios.synthesis.years import Habits, Plan
 from twin.errors import UsageError
@@ -62,19 +62,14 @@ def test_what_is_judged_is_not_learned_from() -> None:
 
 
 def test_the_page_takes_its_tables_from_the_run_folder(run: Path, tmp_path: Path) -> None:
-    page = tmp_path / "page.md"
-    page.write_text("before\n<!-- long-horizon:begin -->\n<!-- long-horizon:end -->\nafter\n")
-    assert long_horizon_page.main([str(run), "--page", str(page)]) == 0
-    text = page.read_text()
-    assert text.startswith("before\n")
-    assert text.endswith("after\n")
-    header = next(line for line in text.splitlines() if line.startswith("| months |"))
+    said = long_horizon_part.written([run])
+    header = next(line for line in said.splitlines() if line.startswith("| months |"))
     assert all(name in header for name in ("accuracy", "skill", "scaled CRPS", "coverage", "knowing"))
-    assert "| accuracy, months 12 | >= 85 % | >= 88 % |" in text
+    assert "| accuracy, months 12 | >= 85 % | >= 88 % |" in said
     with pytest.raises(UsageError, match="holds no long_horizon"):
-        long_horizon_page.results(tmp_path)
-    page.write_text("no marks")
-    assert long_horizon_page.main([str(run), "--page", str(page)]) == UsageError.exit_code
+        long_horizon_part.written([tmp_path])
+    with pytest.raises(UsageError, match="give one"):
+        long_horizon_part.written([run, run])
 
 
 def test_forecasts_of_a_day_in_three_steps_are_compared_at_each_level(monkeypatch: pytest.MonkeyPatch) -> None:

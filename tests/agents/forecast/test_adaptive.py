@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from agents.forecast.adaptive import Adaptive, beyond_share, roughness
+from agents.forecast.adaptive import Adaptive, roughness
 from agents.forecast.base import DECILES, MEDIAN, Floats, Past
 from agents.forecast.frames import Series
 from agents.forecast.rolling import past_at, roll
@@ -140,12 +140,6 @@ def test_rough_and_calm_hours_have_bands_of_their_own() -> None:
     assert abs(inside[rough].mean() - inside[~rough].mean()) < 0.2
     fixed = coverage(2.0 * np.tile(SHAPE, (1, 1, 1)), rolled.truth[rough])
     assert fixed < 0.65  # one width for all would not do
-
-
-def test_few_outcomes_ask_for_wider_bands() -> None:
-    np.testing.assert_allclose(beyond_share(1e9), np.minimum(DECILES, 1 - DECILES), atol=1e-6)
-    assert (beyond_share(7.0)[[0, -1]] < 0.1).all()
-    np.testing.assert_allclose(beyond_share(10.0)[0], (1 - 0.8 * 1.1) / 2)
 
 
 def test_roughness_is_the_mean_move_before_each_origin() -> None:

@@ -1,27 +1,21 @@
-"""`python -m experiments.long_horizon_page RUN_FOLDER`: the months-ahead part of docs/forecasting.md from a run folder.
+"""The part of docs/forecasting.md that a run folder of `python -m experiments.long_horizon` makes: months ahead.
 
-What stands between the marks of `long-horizon` is replaced. Accuracy is never printed without skill, scaled CRPS and
-coverage beside it, and where series are generated, beside that of one who knows all that is decided.
+Accuracy is never printed without skill, scaled CRPS and coverage beside it, and where series are generated, beside that
+of one who knows all that is decided.
 """
 
 from __future__ import annotations
 
-import argparse
-import os
-import shlex
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
 
-from experiments import docs
+from experiments import markdown
 from experiments.forecasts.long_scores import TOTAL
 from reports import folder, wording
-from twin.errors import UsageError, WorkbenchError
+from twin.errors import UsageError
 
-PAGE = "docs/forecasting.md"
-NAME = "long-horizon"
 _TARGETS = (("1-3", 90.0, 92.0), ("12", 85.0, 88.0))  # accuracy on generated years: must, aim
 _COVERED = (0.77, 0.83)
 _SCORES = ("skill", "mase", "scaled_crps", "coverage_80")
@@ -36,33 +30,11 @@ _GENERATED = (
 )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit code: 0 when the page was written; its path goes to stdout."""
-    found = argparse.ArgumentParser(
-        prog="python -m experiments.long_horizon_page", description="Write the tables of months ahead into a page."
-    )
-    found.add_argument("run", type=Path, metavar="RUN_FOLDER", help="of `python -m experiments.long_horizon`")
-    found.add_argument("--page", type=Path, default=docs.ROOT / PAGE, help=f"with the marks of `{NAME}`")
-    given = found.parse_args(arguments)
-    try:
-        write(given.page, given.run)
-    except WorkbenchError as error:
-        sys.stderr.write(f"{type(error).__name__}: {error}\n")
-        return error.exit_code
-    sys.stdout.write(f"{given.page}\n")
-    return 0
-
-
-def write(page: Path, run: Path) -> None:
-    """Replace the tables in `page` by those of the run folder; raises UsageError for a folder or page without them."""
-    try:
-        before = page.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"{page}: cannot be read: {error.strerror}; give a page with the marks of `{NAME}`") from error
-    text = docs.replaced(before, NAME, results(run), page.name)
-    partial = page.with_name(f"{page.name}.tmp")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, page)
+def written(runs: Sequence[Path]) -> str:
+    """The part of the page that a run folder of the verb makes; raises UsageError for several, or as `results` does."""
+    if len(runs) > 1:
+        raise UsageError(f"{runs[1]}: a second run folder of long_horizon; give one")
+    return results(runs[0])
 
 
 def results(run: Path) -> str:
@@ -73,20 +45,13 @@ def results(run: Path) -> str:
     scores = pl.read_parquet(tables["long_horizon"])
     generated, recorded = (scores.filter(source=source) for source in ("generated", "recorded"))
     identity = folder.identity_of(run)
-    parts = [f"```bash\n{_command(identity['overrides'])}\n```", "## Months ahead, generated years"]
+    parts = [markdown.shell([markdown.command(identity)]), "### Generated years"]
     parts += [_GENERATED, f"{identity['series']} series.", _targets(generated), _months(generated)]
     if recorded.height:
-        parts += ["## Months ahead, recorded", _against_mean(recorded), _recorded(recorded)]
+        parts += ["### Recorded", _against_mean(recorded), _recorded(recorded)]
     if tables["coherence"].is_file():
-        parts += ["## Forecasts that add up", _coherence(pl.read_parquet(tables["coherence"]))]
+        parts += ["### Forecasts that add up", _coherence(pl.read_parquet(tables["coherence"]))]
     return "\n\n".join(parts)
-
-
-def _command(overrides: Iterable[str]) -> str:
-    typed = [text for text in overrides if not text.startswith(("data=", "display="))]
-    data = ["data=FOLDER"] if any(text.startswith("data=") for text in overrides) else []
-    run = shlex.join(["python", "-m", "experiments.long_horizon", *typed, *data])
-    return f"{run}\npython -m experiments.long_horizon_page RUN_FOLDER"
 
 
 def _targets(generated: pl.DataFrame) -> str:
@@ -103,13 +68,13 @@ def _targets(generated: pl.DataFrame) -> str:
     measured = f"{min(single):.2f} to {max(single):.2f}; {inside} of {len(single)} inside"
     met = "must" if inside == len(single) else "no"
     rows.append(("coverage of 80 %, each month", "0.77 to 0.83", "–", measured, met, "–"))
-    return _table(("what", "must", "aim", "measured", "met", "knowing"), rows)
+    return markdown.table(("what", "must", "aim", "measured", "met", "knowing"), rows)
 
 
 def _months(generated: pl.DataFrame) -> str:
     shown = generated.filter(pl.col("months").is_in(_SHOWN))
     rows = [(row["months"], *_row(row), _number(row["accuracy_of_knowing_percent"])) for row in shown.to_dicts()]
-    return _table(("months", *_HEADER, "knowing, %"), rows)
+    return markdown.table(("months", *_HEADER, "knowing, %"), rows)
 
 
 def _against_mean(recorded: pl.DataFrame) -> str:
@@ -131,7 +96,7 @@ def _against_mean(recorded: pl.DataFrame) -> str:
 
 def _recorded(recorded: pl.DataFrame) -> str:
     shown = recorded.filter(pl.col("months").is_in(("1", "12", "1-3", "4-12", TOTAL)))
-    return _table(
+    return markdown.table(
         ("series", "months", *_HEADER), [(row["series"], row["months"], *_row(row)) for row in shown.to_dicts()]
     )
 
@@ -158,16 +123,8 @@ def _coherence(table: pl.DataFrame) -> str:
     said = (
         "WAPE / scaled CRPS: in percent of each node's own forecast, then of forecasts that add up, over the own ones."
     )
-    return f"{said}\n\n" + _table(("series", "level", "own, %", *(f"`{name}`" for name in methods)), rows)
+    return f"{said}\n\n" + markdown.table(("series", "level", "own, %", *(f"`{name}`" for name in methods)), rows)
 
 
 def _number(value: float | None) -> str:
     return wording.number(value, 3)
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(line)} |" for line in (header, ["---"] * len(header), *rows))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

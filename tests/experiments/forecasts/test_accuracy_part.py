@@ -10,8 +10,7 @@ import polars as pl
 import pytest
 
 from agents.forecast.scoring import ALL
-from experiments import accuracy_page
-from experiments.forecasts import accuracy_targets
+from experiments.forecasts import accuracy_part, accuracy_targets
 from experiments.forecasts.accuracy_levels import NATIVE, STATISTICAL, geometric_mean, levels, widest
 from experiments.forecasts.accuracy_targets import Panel, Target
 from twin.errors import UsageError
@@ -43,7 +42,7 @@ def scores(level="cell", grid="5min", accuracies=(99.0, 96.0, 90.0)):
 
 def panel(level="cell", grid="5min", accuracies=(99.0, 96.0, 90.0), **facts):
     identity = {
-        "seed": 0, "candidate": "mine", "statistical": ["ets"], "absent": [], "failures": {},
+        "verb": "accuracy", "seed": 0, "candidate": "mine", "statistical": ["ets"], "absent": [], "failures": {},
         "overrides": [f"level={level}", f"grid={grid}", "data=/some/where"], **facts,
     }  # fmt: skip
     return Panel(level, grid, scores(level, grid, accuracies), identity)
@@ -142,7 +141,7 @@ def test_targets_are_held_against_the_candidate():
 
 
 def test_accuracy_never_stands_alone():
-    said = accuracy_page.results([panel(), panel(grid="hourly")])
+    said = accuracy_part.results([panel(), panel(grid="hourly")])
     headers = [line for line in said.splitlines() if re.search(r"\| accuracy.*%", line) and "must" not in line]
     tabled = [line for line in headers if not line.startswith(("| 5 to", "| 1 to"))]
     assert len(tabled) == 2 * 3
@@ -150,51 +149,38 @@ def test_accuracy_never_stands_alone():
 
 
 def test_no_accuracy_is_claimed_for_single_machines():
-    said = accuracy_page.results([panel(level="machine"), panel(level="machine", grid="hourly")])
+    said = accuracy_part.results([panel(level="machine"), panel(level="machine", grid="hourly")])
     body = said.split("## Single machines", 1)[1].split("## Why not everywhere")[0]
     assert "accuracy" not in body
 
 
 def test_the_page_says_where_the_wished_percentage_is_not_reached():
-    said = accuracy_page.results([panel()])
+    said = accuracy_part.results([panel()])
     assert "`mine` reaches it on 1 of 3 series (azure_v2/cpu)" in said
     assert "google2019/cpu 96 % (changes by 4 % from one step to the next); alibaba2018/cpu 90 %" in said
 
 
 def test_the_page_names_what_was_not_there_not_run_and_failed():
-    said = accuracy_page.results([panel(absent=["nab"], failures={"mine": {"azure_v2/cpu": "why"}})])
+    said = accuracy_part.results([panel(absent=["nab"], failures={"mine": {"azure_v2/cpu": "why"}})])
     assert "not scored, for it was not there: nab." in said
     assert "Not run: Whole clusters, 1 to 24 h ahead; Single machines" in said
     assert "Failed, and shown as a dash: `mine` on azure_v2/cpu." in said
 
 
 def test_no_place_of_a_machine_is_written():
-    said = accuracy_page.results([panel()])
+    said = accuracy_part.results([panel()])
     assert "python -m experiments.accuracy level=cell grid=5min data=FOLDER" in said
     assert "/some/where" not in said
 
 
-def test_the_page_is_written_from_run_folders_by_one_command(tmp_path, capsys):
-    run = tmp_path / "run"
-    (run / "tables").mkdir(parents=True)
+def test_run_folders_are_read_and_what_is_none_or_twice_the_same_is_refused(tmp_path):
     one = panel()
-    one.scores.write_parquet(run / "tables" / "accuracy_scores.parquet")
-    (run / "identity.json").write_text(json.dumps({"format_version": 1, **one.identity}), encoding="utf-8")
-    page = tmp_path / "page.md"
-    page.write_text("# Mine\n\n<!-- accuracy:begin -->\nold\n<!-- accuracy:end -->\nkept\n", encoding="utf-8")
-    assert accuracy_page.main([str(run), "--page", str(page)]) == 0
-    text = page.read_text(encoding="utf-8")
-    assert text.startswith("# Mine")
-    assert text.rstrip().endswith("kept")
-    assert "old" not in text.split("## Targets")[0].split("```")[0]
-    assert "| 5 to 60 min | accuracy on azure_v2/cpu | >= 98.4 % | >= 98.6 % | 99 % | aim |" in text
-    assert capsys.readouterr().out == f"{page}\n"
-
-
-def test_what_is_no_run_folder_or_twice_the_same_is_refused(tmp_path, capsys):
-    page = tmp_path / "page.md"
-    page.write_text("<!-- accuracy:begin -->\n<!-- accuracy:end -->\n", encoding="utf-8")
-    assert accuracy_page.main([str(tmp_path), "--page", str(page)]) == 2
-    assert "holds no accuracy_scores" in capsys.readouterr().err
+    (tmp_path / "tables").mkdir()
+    one.scores.write_parquet(tmp_path / "tables" / "accuracy_scores.parquet")
+    (tmp_path / "identity.json").write_text(json.dumps({"format_version": 1, **one.identity}), encoding="utf-8")
+    said = accuracy_part.written([tmp_path])
+    assert "| 5 to 60 min | accuracy on azure_v2/cpu | >= 98.4 % | >= 98.6 % | 99 % | aim |" in said
     with pytest.raises(UsageError, match="same level and grid"):
-        accuracy_page.results([panel(), panel()])
+        accuracy_part.written([tmp_path, tmp_path])
+    with pytest.raises(UsageError, match="holds no accuracy_scores"):
+        accuracy_part.written([tmp_path / "tables"])

@@ -1,29 +1,23 @@
-"""`python -m experiments.accuracy_page RUN_FOLDER...`: docs/forecasting.md from the run folders of the accuracy bench.
+"""The part of docs/forecasting.md that run folders of `python -m experiments.accuracy` make.
 
-What stands between the marks of `accuracy` is replaced; accuracy is never printed without skill, MASE, scaled CRPS and
-coverage beside it, and never for single machines.
+Accuracy is never printed without skill, MASE, scaled CRPS and coverage beside it, and never for single machines.
 """
 
 from __future__ import annotations
 
-import argparse
 import math
-import os
-import shlex
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
 
 from agents.forecast.scoring import ALL, DAYS, SPREADS
-from experiments import docs
+from experiments import markdown
 from experiments.forecasts.accuracy_levels import STATISTICAL, widest
 from experiments.forecasts.accuracy_targets import Panel, targets
 from reports import folder, wording
-from twin.errors import UsageError, WorkbenchError
+from twin.errors import UsageError
 
-PAGE = "docs/forecasting.md"
 _TITLES = {
     ("cell", "5min"): "Whole clusters, 5 to 60 min ahead",
     ("cell", "hourly"): "Whole clusters, 1 to 24 h ahead",
@@ -32,7 +26,6 @@ _TITLES = {
 }
 _UNITS = {"5min": ("min", 5), "hourly": ("h", 1)}
 _WISHED = {("cell", "5min"): 98.0, ("cell", "hourly"): 95.0}
-_PLACES = ("data=", "display=", "earlier=", "fresh=")
 _SCORES = ("skill", "mase", "scaled_crps", "coverage_80", "bias")
 _HEADER = ("skill", "MASE", "scaled CRPS", "coverage of 80 %", "bias, %")
 _WHY = (
@@ -44,40 +37,9 @@ _WHY = (
 )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit code: 0 when the page was written; its path goes to stdout."""
-    given = parser().parse_args(arguments)
-    try:
-        write(given.page, given.runs)
-    except WorkbenchError as error:
-        sys.stderr.write(f"{type(error).__name__}: {error}\n")
-        return error.exit_code
-    sys.stdout.write(f"{given.page}\n")
-    return 0
-
-
-def parser() -> argparse.ArgumentParser:
-    """What the command line takes."""
-    found = argparse.ArgumentParser(
-        prog="python -m experiments.accuracy_page", description="Write the tables of forecast accuracy into a page."
-    )
-    found.add_argument("runs", type=Path, nargs="+", metavar="RUN_FOLDER", help="of `python -m experiments.accuracy`")
-    found.add_argument("--page", type=Path, default=docs.ROOT / PAGE, help="with the marks of `accuracy`")
-    return found
-
-
-def write(page: Path, runs: Sequence[Path]) -> None:
-    """Replace the tables in `page` by those of the run folders; raises UsageError for a folder or page without them."""
-    try:
-        before = page.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UsageError(
-            f"{page}: cannot be read: {error.strerror}; give a page with the marks of `accuracy`"
-        ) from error
-    text = docs.replaced(before, "accuracy", results([read(run) for run in runs]), page.name)
-    partial = page.with_name(f"{page.name}.tmp")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, page)
+def written(runs: Sequence[Path]) -> str:
+    """The part of the page that run folders of the bench make; raises UsageError as `read` and `results` do."""
+    return results([read(run) for run in runs])
 
 
 def read(run: Path) -> Panel:
@@ -94,20 +56,18 @@ def results(panels: Sequence[Panel]) -> str:
     ordered = sorted(panels, key=lambda panel: list(_TITLES).index(panel.place))
     if len({panel.place for panel in ordered}) < len(ordered):
         raise UsageError("two run folders are of the same level and grid; give one of each")
-    commands = "\n".join([*map(_command, ordered), "python -m experiments.accuracy_page RUN_FOLDER..."])
-    parts = [f"```bash\n{commands}\n```", *_absences(ordered), "## Targets", _targets(ordered)]
+    parts = [
+        markdown.shell(markdown.command(panel.identity) for panel in ordered),
+        *_absences(ordered),
+        "## Targets",
+        _targets(ordered),
+    ]
     for panel in ordered:
         parts += [f"## {_TITLES[panel.place]}", _protocol(panel), _forecasters(panel)]
         parts += [_statement(panel), _series(panel), _steps(panel)] if panel.level == "cell" else [_spread(panel)]
         parts += ["Coverage of the 80 % interval, mean over series:", _coverage(panel)]
         parts += [f"The same of `{panel.candidate}` at each step:", _coverage_by_step(panel), _failures(panel)]
     return "\n\n".join(part for part in [*parts, "## Why not everywhere", _WHY] if part)
-
-
-def _command(panel: Panel) -> str:
-    typed = [text for text in panel.identity["overrides"] if not text.startswith(_PLACES)]
-    given = any(text.startswith("data=") for text in panel.identity["overrides"])
-    return shlex.join(["python", "-m", "experiments.accuracy", *typed, *(["data=FOLDER"] if given else [])])
 
 
 def _absences(panels: Sequence[Panel]) -> list[str]:
@@ -118,7 +78,7 @@ def _absences(panels: Sequence[Panel]) -> list[str]:
 
 def _targets(panels: Sequence[Panel]) -> str:
     rows = [(t.horizon, t.what, t.shown(t.must), t.shown(t.aim), t.measured, t.met) for t in targets(panels)]
-    return _table(("horizon", "what", "must", "aim", "measured", "met"), rows)
+    return markdown.table(("horizon", "what", "must", "aim", "measured", "met"), rows)
 
 
 def _protocol(panel: Panel) -> str:
@@ -141,7 +101,7 @@ def _forecasters(panel: Panel) -> str:
         ratios = (_interval(row, "crps_ratio"), _interval(row, "mae_ratio"))
         rows.append((f"`{row['forecaster']}`", *accuracy, *_measures(row), *ratios))
     header = (*(("accuracy, median, %", "worst, %") if claimed else ()), *_HEADER, "CRPS ratio", "MAE ratio")
-    return _table(("forecaster", *header), rows)
+    return markdown.table(("forecaster", *header), rows)
 
 
 def _series(panel: Panel) -> str:
@@ -152,7 +112,7 @@ def _series(panel: Panel) -> str:
         (row["unique_id"], f"`{row['forecaster']}`", _number(row["accuracy_percent"]), *_measures(row))
         for row in pooled.filter(pl.col("forecaster").is_in(named)).sort("unique_id", maintain_order=True).to_dicts()
     ]
-    return _table(("series", "forecaster", "accuracy, %", *_HEADER), rows)
+    return markdown.table(("series", "forecaster", "accuracy, %", *_HEADER), rows)
 
 
 def _steps(panel: Panel) -> str:
@@ -167,7 +127,7 @@ def _steps(panel: Panel) -> str:
             for row in found.iter_rows(named=True):
                 ahead = f"{int(step) * length} {unit}"
                 rows.append((ahead, f"`{name}`", _number(row["accuracy_percent"]), *_measures(row)))
-    return _table(("ahead", "forecaster", "accuracy, median, %", *_HEADER), rows)
+    return markdown.table(("ahead", "forecaster", "accuracy, median, %", *_HEADER), rows)
 
 
 def _spread(panel: Panel) -> str:
@@ -179,7 +139,7 @@ def _spread(panel: Panel) -> str:
     for column, title in (("wape", "WAPE"), ("mase", "MASE"), ("skill", "skill"), ("scaled_crps", "scaled CRPS")):
         values = [pooled[column].quantile(q, interpolation="linear") for q in (0.25, 0.5, 0.75)]
         rows.append((title, *map(_number, values)))
-    return _table((f"`{panel.candidate}` over machines", "lower quartile", "median", "upper quartile"), rows)
+    return markdown.table((f"`{panel.candidate}` over machines", "lower quartile", "median", "upper quartile"), rows)
 
 
 def _coverage(panel: Panel) -> str:
@@ -195,7 +155,7 @@ def _coverage(panel: Panel) -> str:
         for name in panel.levels()["forecaster"]
     ]
     header = [regime if regime != ALL else _ahead(band, length, unit) for band, regime in columns]
-    return _table(("forecaster", *header), rows)
+    return markdown.table(("forecaster", *header), rows)
 
 
 def _coverage_by_step(panel: Panel) -> str:
@@ -203,7 +163,7 @@ def _coverage_by_step(panel: Panel) -> str:
     rows = panel.scores.filter(pl.col("horizon").str.contains("-").not_(), forecaster=panel.candidate, regime=ALL)
     means = rows.group_by("horizon", maintain_order=True).agg(pl.col("coverage_80").mean())
     header = [unit, *(str(int(step) * length) for step in means["horizon"])]
-    return _table(header, [("coverage", *(_number(value, digits=2) for value in means["coverage_80"]))])
+    return markdown.table(header, [("coverage", *(_number(value, digits=2) for value in means["coverage_80"]))])
 
 
 def _failures(panel: Panel) -> str:
@@ -257,11 +217,3 @@ def _interval(row: dict[str, float], name: str) -> str:
 
 def _number(value: float | None, digits: int = 3) -> str:
     return wording.number(value, digits)
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(line)} |" for line in (header, ["---"] * len(header), *rows))
-
-
-if __name__ == "__main__":
-    sys.exit(main())
