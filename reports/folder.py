@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import yaml
 
 from twin.errors import TraceError, UsageError
 from twin.trace import tables
@@ -145,6 +146,14 @@ def table_of(folder: Path, table: str) -> pl.DataFrame | None:
     """The Parquet table in the folder, or None; raises SchemaError when it does not fit its schema."""
     path = folder / f"{table}.parquet"
     return tables.read(path, table) if path.is_file() else None
+
+
+def config_of(run: Path) -> dict[str, Any]:
+    """The configuration that a run folder was made with; raises UsageError when it holds none."""
+    text = text_of(run / "config.yaml")
+    if text is None:
+        raise UsageError(f"{run}: holds no config.yaml; give the run folder of a verb")
+    return dict(yaml.safe_load(text))
 
 
 def table_in(run: Path, table: str) -> pl.DataFrame:

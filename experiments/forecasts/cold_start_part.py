@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
-from omegaconf import OmegaConf
 
 from experiments import markdown
 from reports import folder, wording
@@ -25,7 +24,7 @@ def written(runs: Sequence[Path]) -> str:
         raise UsageError("two run folders of cold_start are of the same grid; give one of each")
     parts = [markdown.shell(markdown.command(folder.identity_of(run)) for run in runs)]
     for run, table in tables.items():
-        share = float(OmegaConf.load(run / "config.yaml")["kept_share"])
+        share = float(folder.config_of(run)["kept_share"])
         judged = verdicts(table, share)
         parts += [f"### {_TITLES[table['grid'][0]]}", _forecasters(table), _counts(judged, share), _resources(judged)]
     return "\n\n".join(parts)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
-from omegaconf import OmegaConf
 
 from experiments import markdown
 from experiments.forecasts.decision_table import best, orders
@@ -21,7 +20,7 @@ def written(runs: Sequence[Path]) -> str:
     """The part in Markdown; raises UsageError for several folders, or one that holds no such table."""
     if len(runs) > 1:
         raise UsageError(f"{runs[1]}: a second run folder of decision_value; give one")
-    table, config = folder.table_in(runs[0], "decision_value"), OmegaConf.load(runs[0] / "config.yaml")
+    table, config = folder.table_in(runs[0], "decision_value"), folder.config_of(runs[0])
     seeds = table["seed"].n_unique()
     said = (
         f"Each forecaster leads a scaler (and a capacity plan of hours) in the twin over {config['days']} held-out "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from experiments import markdown
@@ -39,7 +40,7 @@ def _drill(accuracy: pl.DataFrame, events: pl.DataFrame, changed_s: float) -> st
         else:
             told.append(f"It never happened that {words}.")
     late = accuracy.filter(pl.col("day") > changed_s / _DAY_S)
-    means = [wording.number(late[name].mean(), 3) for name in ("operated_percent", "untouched_percent")]
+    means = [wording.number(_mean(late[name]), 3) for name in ("operated_percent", "untouched_percent")]
     return " ".join([*told, f"From the day after on, accuracy is {means[0]} %, never retrained {means[1]} %."])
 
 
@@ -59,7 +60,7 @@ def _trials(trials: pl.DataFrame) -> str:
         numbers = (
             _share(calm, "false_alarm_percent"),
             _share(planted, "in_time_percent"),
-            planted["delay_p50_h"].median(),
+            _median(planted["delay_p50_h"]),
         )
         rows.append((str(name), *(wording.number(value, 3) for value in numbers)))
     return markdown.table(("detector", "false alarms, % of streams", "noticed within 24 h, %", "median delay, h"), rows)
@@ -69,3 +70,12 @@ def _share(rows: pl.DataFrame, column: str) -> float | None:
     """The percentage over all streams of the rows that tell one; None where none does."""
     told = rows.drop_nulls(column)
     return float((told[column] * told["runs"]).sum()) / float(told["runs"].sum()) if told.height else None
+
+
+def _mean(values: pl.Series) -> float | None:
+    return float(np.mean(values.to_numpy())) if len(values) else None
+
+
+def _median(values: pl.Series) -> float | None:
+    told = values.drop_nulls()
+    return float(np.median(told.to_numpy())) if len(told) else None

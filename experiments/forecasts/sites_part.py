@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
 from experiments import markdown
 from experiments.forecasts.sites_scores import ALL
 from reports import folder, wording
@@ -24,7 +22,7 @@ def written(runs: Sequence[Path]) -> str:
         raise UsageError("two run folders of sites are of the same panel; give one of each")
     parts = [markdown.shell(markdown.command(folder.identity_of(run)) for run in runs)]
     for run, table in tables.items():
-        limits = OmegaConf.load(run / "config.yaml")["targets"]
+        limits = folder.config_of(run)["targets"]
         claimed = table["panel"][0] != "machines"  # no accuracy is claimed for single machines
         shown = slice(0 if claimed else 1, None)
         rows = []

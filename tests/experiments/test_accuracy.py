@@ -17,7 +17,8 @@ from twin.trace import tables
 
 NAIVE = "{_target_:agents.forecast.naive.Naive,season:%d,name:%s}"
 ONE = [
-    *(f"~forecasters.{name}" for name in ("naive", "seasonal_naive", "auto_ets", "mstl", "auto_theta")),
+    *(f"~forecasters.{name}" for name in ("naive", "seasonal_naive", "auto_ets", "mstl", "auto_theta", "neural")),
+    "~forecasters.ensemble",
     "statistical=[one]", "candidate=one", "origins=3", "+forecasters.one=" + NAIVE % (1, "one"),
 ]  # fmt: skip
 TWO = [*ONE, "+forecasters.two=" + NAIVE % (288, "two")]

@@ -22,7 +22,7 @@ from twin.trace import tables
 
 SMALL = ["days=1", "workers=1", "quantiles=[0.5,0.9]", "~scenarios.surge", "capacity.shortage_costs=[9]"]
 SMALL += ["rules.hpa.interval_s=60", *(f"~rules.{name}" for name in ("hpa_tuned", "static"))]
-SMALL += [f"~forecasters.{name}" for name in ("weekly_naive", "historic_mean", "auto_ets", "neural")]
+SMALL += [f"~forecasters.{name}" for name in ("weekly_naive", "historic_mean", "auto_ets", "neural", "ensemble")]
 SMALL += [f"~capacity.forecasters.{name}" for name in ("naive_week", "auto_ets")]
 TOO_LONG = "forecasters.seasonal_naive.base.season=9999"
 
