@@ -27,7 +27,7 @@ _CALLS = 200
 
 
 def study(cfg: DictConfig, folder: RunFolder, display: Display) -> None:
-    """Forecast, score, and write the table and its Markdown."""
+    """Forecast, score, and write the table `cold_start`."""
     protocol = Protocol(cfg.horizon_steps, cfg.origins, cfg.train_share, cfg.seed)
     series = [each for each in panels.panel("cell", cfg.grid, None) if judging.cluster(each.unique_id) in cfg.clusters]
     plans = [protocol.plan(each) for each in series]

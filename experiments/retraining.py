@@ -17,7 +17,7 @@ from agents.forecast.frames import Series
 from agents.forecast.operation import stability
 from agents.forecast.operation.drill import observed_demand
 from agents.forecast.operation.operator import Replayed, Settings, accuracy_by_day, block_steps, ledger_of, replay
-from agents.forecast.operation.retrain import table
+from agents.forecast.operation.retrain import Delays, delays_h, table
 from experiments import cell, present, verb
 from experiments.display import Display
 from experiments.rundir import RunFolder
@@ -36,8 +36,14 @@ def tested(cfg: DictConfig, settings: Settings) -> pl.DataFrame:
         "ADWIN, defaults": stability.adwin(),
         "Page-Hinkley, defaults": stability.page_hinkley(),
     }
-    reference_days = settings.reference_days
-    trialled = stability.trials(detectors, days, runs=cfg.trials.runs, seed=cfg.seed, reference_days=reference_days)
+    trialled = stability.trials(
+        detectors,
+        days,
+        runs=cfg.trials.runs,
+        seed=cfg.seed,
+        reference_days=settings.reference_days,
+        stream_days=settings.drift.stream_days,
+    )
     return stability.summary(trialled)
 
 
@@ -68,18 +74,12 @@ def told(replayed: Replayed, series: Series, h: int) -> tuple[pl.DataFrame, pl.D
     return said.filter(pl.col("cutoff_s") % hour_s == 0.0), scores
 
 
-def delays(replayed: Replayed, changed_s: float, start_s: int = 0) -> str:
-    """When the change was noticed, and when somebody else took over, in words; times on the series' clock."""
-    found = []
-    for verdict in ("noticed", "swapped"):
-        times = [e.time_s for e in replayed.events if e.verdict == verdict and e.time_s > changed_s]
-        times = [t for t in times if verdict == "swapped" or _drifted(replayed, t)]
-        found.append(f"{verdict} after {(min(times) - changed_s) / 3600:.0f} h" if times else f"never {verdict}")
-    return f"the change at {(changed_s - start_s) / _DAY_S:g} d was {found[0]}; the champion was {found[1]}"
-
-
-def _drifted(replayed: Replayed, time_s: float) -> bool:
-    return any(e.time_s == time_s and e.trigger.startswith("drift") for e in replayed.events)
+def answered(after_s: float, delays: Delays) -> str:
+    """When a change so long after the series' beginning was noticed, and when a better champion took over, in words."""
+    noticed, swapped = delays
+    seen = "never noticed" if noticed is None else f"noticed after {noticed:.0f} h"
+    mended = "never swapped for it" if swapped is None else f"swapped after {swapped:.0f} h"
+    return f"the change at {after_s / _DAY_S:g} d was {seen}; the champion was {mended}"
 
 
 def task(cfg: DictConfig, display: Display) -> int:
@@ -92,7 +92,7 @@ def task(cfg: DictConfig, display: Display) -> int:
             with folder.phase("trials"), display.phase("drift tests on stable streams and planted changes"):
                 trials = tested(cfg, settings)
             folder.table("drift_trials", trials)
-            display.table("Drift tests: streams of 30 days", trials)
+            display.table(f"Drift tests: streams of {settings.drift.stream_days} days", trials)
         with folder.phase("simulate"), display.phase(f"observe {trace.info.name} in the twin"):
             series = observed(cfg)
         with folder.phase("operate"), display.phase("operate"):
@@ -100,14 +100,18 @@ def task(cfg: DictConfig, display: Display) -> int:
             said, scores = told(replayed, series, settings.h)
         happened, accuracy = table(replayed.events), accuracy_by_day(replayed, series)
         changed_s = series.start_s + cfg.changed_s
-        folder.note(changed_s=changed_s, told=delays(replayed, changed_s, series.start_s))
+        delays = delays_h(happened, changed_s)
+        words = answered(cfg.changed_s, delays)
+        folder.note(
+            start_s=series.start_s, changed_s=changed_s, delays_h={series.unique_id: delays._asdict()}, told=words
+        )
         folder.table("retraining_events", happened)
         folder.table("retraining_accuracy", accuracy)
         folder.table("forecasts", said)
         folder.table("forecast_scores", scores)
     display.table("What happened", happened.drop("unique_id"))
     display.table("Accuracy by day", accuracy.drop("unique_id"))
-    display.line(delays(replayed, changed_s, series.start_s))
+    display.line(words)
     present.finish(folder.final, cfg, display)
     return verb.DONE
 

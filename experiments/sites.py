@@ -1,12 +1,12 @@
 """`python -m experiments.sites`: the price of training over sites that share no data, and of hiding every tenant.
 
-It needs no network: with `panel=own data=DIR` it retrains on a recording in a local folder, and the run folder holds
+It needs no connection: with `panel=own data=DIR` it retrains on a recording in a local folder, and the run folder holds
 the networks to take away.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -14,13 +14,15 @@ from omegaconf import DictConfig
 
 import twin
 from agents.forecast import frames
+from agents.forecast.backtest import Plan, before_judged
+from agents.forecast.federated import site_of
 from agents.forecast.frames import Series
 from agents.forecast.private import tenant_of
 from experiments import present, verb
 from experiments.display import Display
 from experiments.forecasts import panels
 from experiments.forecasts.sites_methods import methods
-from experiments.forecasts.sites_scores import ALL, Trained, scores
+from experiments.forecasts.sites_scores import ALL, Trained, judging_origins, scores
 from experiments.rundir import RunFolder
 from twin.errors import UsageError
 
@@ -53,10 +55,10 @@ def read(cfg: DictConfig) -> list[Series]:
 def study(cfg: DictConfig, folder: RunFolder, display: Display) -> tuple[pl.DataFrame, list[str]]:
     """(`sites_scores` of every training, what is certified of the private ones), their networks kept in the folder.
 
-    Learned from is the first part of each series, scored the rest.
+    Learned from is the first part of each series, up to where its site is first judged, scored the rest.
     """
     series = read(cfg)
-    early = frames.first(series, cfg.train_share)
+    early = unjudged(series, cfg.train_share, cfg.every_steps, cfg.net.base.horizon)
     tenants = len({tenant_of(each.unique_id) for each in series})
     if tenants < cfg.least_tenants:
         display.line(f"no private training: {tenants} tenants are too few to hide among (least_tenants)")
@@ -69,6 +71,13 @@ def study(cfg: DictConfig, folder: RunFolder, display: Display) -> tuple[pl.Data
         found = scores(trained, series, cfg.train_share, cfg.every_steps, cfg.net.base.horizon)
     certified = [f"{name}: {each.privacy}" for name, each in trained.items() if each.privacy]
     return found.select(pl.lit(cfg.panel).alias("panel"), pl.all()), certified
+
+
+def unjudged(series: Sequence[Series], train_share: float, every: int, h: int) -> list[Series]:
+    """The first part of each series that nothing of its site is judged in; those that have none are left out."""
+    plans = [Plan(each, judging_origins(each, train_share, every, h)) for each in series]
+    early = before_judged(frames.first(series, train_share), plans, h, site_of)
+    return [each for each in early if len(each.values)]
 
 
 def keep(folder: Path, name: str, trained: Trained) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from reports import folder, forecast_page, forecasting, jobs, offline, recording, tuning
+from reports import folder, forecast_page, jobs, offline, recording, retraining, tuning
 from reports.context import context
 from reports.drawing import draw
 from reports.folder import RunFolder
 
 _OF_KIND = {recording.KIND: recording.write, tuning.KIND: tuning.write}
-_OF_VERB = {jobs.VERB: jobs.write, forecast_page.VERB: forecast_page.write, forecasting.VERB: forecasting.write}
+_OF_VERB = {jobs.VERB: jobs.write, forecast_page.VERB: forecast_page.write, retraining.VERB: retraining.write}
 
 
 def write(run: Path) -> Path:

@@ -7,10 +7,11 @@ did not, in such proportion that it rests where the decile is right:
     log factor += rate x (1 if beyond else 0 - share of values that should lie beyond)
 
 This is quantile tracking in the logarithm (Angelopoulos, Candes and Tibshirani, 2023, Conformal PID control for time
-series prediction, eq. 5; Gibbs and Candes, 2021, Adaptive conformal inference under distribution shift): whatever the
-series does, the long-run share beyond a decile comes to what it should be. Every step ahead has factors of its own,
-and so has every regime (calm, usual, rough: `roughness`), each moved by its own outcomes in full and by those of the
-other regimes in part.
+series prediction, eq. 5; Gibbs and Candes, 2021, Adaptive conformal inference under distribution shift): as long as
+bands have a width and no factor rests at its bound, the share beyond a decile moves towards what it should be. Over
+one lookback it comes near it: coverage is measured, never assumed. Every step ahead has factors of its own, and so has
+every regime (calm, usual, rough: `roughness`), each moved by its own outcomes in full and by those of the others in
+part.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ a table of forecasts (`forecasts.csv`) and one of scores (`forecast_scores.csv`)
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,7 +74,8 @@ def backtest(
     failures: list[Failure] = []
     for k, forecaster in enumerate(forecasters):
         told = part(progress, k / len(forecasters), (k + 1) / len(forecasters), f"{forecaster.name}: ")
-        for plan, said in rolling(forecaster, plans, h, train=train, seed=seed, progress=told):
+        seen = before_judged(train, plans, h) if forecaster.pooled else train
+        for plan, said in rolling(forecaster, plans, h, train=seen, seed=seed, progress=told):
             if isinstance(said, Failure):
                 failures.append(said)
             rows.append(_rows(forecaster.name, plan, gap(plan, h) if isinstance(said, Failure) else said))
@@ -115,6 +116,34 @@ def rolling(
             yield plan, Failure(forecaster.name, plan.series.unique_id, f"{type(said).__name__}: {said}")
         else:
             yield plan, said
+
+
+def before_judged(
+    train: Sequence[Series], plans: Sequence[Plan], h: int, together: Callable[[str], str] = lambda _: ""
+) -> list[Series]:
+    """Each series of `train` up to the earliest moment that judges a series recorded together with it.
+
+    Who learns from many series must not learn from one what he is asked about another.
+
+    Args:
+        train: the first parts of series.
+        plans: where they, and others, are judged.
+        h: steps ahead.
+        together: what a series (by id) was recorded in, by default all in one.
+    """
+    spans: dict[str, list[tuple[int, int]]] = {}
+    for plan in plans:
+        start_s, step_s = plan.series.start_s, plan.series.step_s
+        span_s = (start_s + step_s * int(plan.origins[0]), start_s + step_s * (int(plan.origins[-1]) + h))
+        spans.setdefault(together(plan.series.unique_id), []).append(span_s)
+    return [each.until(_untold(each, spans.get(together(each.unique_id), []))) for each in train]
+
+
+def _untold(series: Series, spans: Sequence[tuple[int, int]]) -> int:
+    """How many steps of a series come before all of the judged spans, but those that were over when it began."""
+    starts = [start_s for start_s, end_s in spans if end_s > series.start_s]
+    end_s = min(starts, default=series.start_s + series.step_s * len(series.values))
+    return max(min((end_s - series.start_s) // series.step_s, len(series.values)), 0)
 
 
 def gap(plan: Plan, h: int) -> Floats:

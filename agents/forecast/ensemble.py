@@ -99,12 +99,18 @@ class Stack:
         return said
 
     def _members(self, series: Sequence[Series], seed: int, progress: Progress | None) -> dict[str, Forecaster]:
-        fitted, count = {}, len(self.members)
+        fitted, reasons, count = {}, [], len(self.members)
         for k, (name, member) in enumerate(self.members.items()):
             tell = part(progress, k / count, (k + 1) / count, f"{name}: ")
             alone = member.pooled or isinstance(member, Each)
             own = int(child(seed, name).integers(2**31))  # two networks of one kind shall not be one
-            fitted[name] = (member if alone else Each(member)).fit(series, own, tell)
+            try:
+                fitted[name] = (member if alone else Each(member)).fit(series, own, tell)
+            except UsageError as error:
+                fitted[name] = Each(member, {each.unique_id: str(error) for each in series})
+                reasons.append(str(error))
+        if len(reasons) == count:
+            raise UsageError(f"{self.name}: no member could be fitted: {'; '.join(reasons)}")
         return fitted
 
     def _losses(self, fitted: Mapping[str, Forecaster], series: Series) -> Losses | None:

@@ -99,7 +99,7 @@ class Neural:
         return View(self.dims, tuple(self.lags), self.squash)
 
     def fit(self, series: Sequence[Series], seed: int, progress: Progress | None = None) -> Self:
-        """A trained network; a series too short for one window and its held-out part lends no windows.
+        """A trained network; a series without room for a forecast in its first and held-out part lends no windows.
 
         Raises UsageError when no series is long enough, or their steps or columns differ.
         """
@@ -264,13 +264,16 @@ def _padded(series: Series, context: int) -> dict[str, NDArray[np.float32]]:
     n = len(series.values)
     # a common magnitude keeps float32 exact enough; the window's own scale makes the rest irrelevant
     y = series.values / (np.abs(series.values).mean() or 1.0)
-    lead = [(context, 0), (0, 0)]
     return {
         "y": np.concatenate([np.full(context, np.nan), y]).astype(np.float32),
-        "seen": np.pad(series.seen.reshape(n, -1) if series.seen.size else np.zeros((n, 0)), lead).astype(np.float32),
-        "known": np.pad(series.known[:n] if series.known.size else np.zeros((n, 0)), lead).astype(np.float32),
+        "seen": _led(series.seen.reshape(n, -1) if series.seen.size else np.zeros((n, 0)), context),
+        "known": _led(series.known[:n] if series.known.size else np.zeros((n, 0)), context),
         "static": np.tile(series.static, (n + context, 1)).astype(np.float32),
     }
+
+
+def _led(columns: Floats, context: int) -> NDArray[np.float32]:
+    return np.pad(columns, [(context, 0), (0, 0)], constant_values=np.nan).astype(np.float32)
 
 
 def _train(net: Neural, data: Windows, seed: int, progress: Progress | None) -> Stored:

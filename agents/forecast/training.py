@@ -72,6 +72,7 @@ def inputs(view: View, batch: Batch) -> tuple[Inputs, Any, Any]:
     seen = batch["seen"][:, batch["seen"].shape[1] - dims.context :]
     seen = _standardised(seen)
     known = batch["known"][:, batch["known"].shape[1] - dims.context - dims.horizon :]
+    known = xp.where(xp.isnan(known), 0.0, known)  # before the beginning of a young series
     if view.squash:
         window, recall = xp.arcsinh(window), xp.arcsinh(recall)
     given = Inputs(window, recall, recalled.astype(y.dtype), seen, known, batch["static"])

@@ -84,7 +84,8 @@ def _targets(panels: Sequence[Panel]) -> str:
 def _protocol(panel: Panel) -> str:
     pooled = panel.scores.filter(horizon=widest(panel.scores), regime=ALL)
     return (
-        f"{pooled['unique_id'].n_unique()} series, fitted once on the first three quarters, "
+        f"{pooled['unique_id'].n_unique()} series, fitted once on the first three quarters (together with others: up "
+        "to where their cluster is first judged), "
         f"{pooled['origins'].max()} origins in the last one. CRPS against yesterday's value with normal bands, MAE "
         f"against the mean of {', '.join(f'`{name}`' for name in panel.statistical) or 'no statistical model'}: "
         "geometric means over series with 95 % bootstrap intervals; series of one cluster move together, so that "

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from agents import forecast
-from agents.forecast.backtest import Failure, Plan, gap, rolling
+from agents.forecast.backtest import Failure, Plan, before_judged, gap, rolling
 from agents.forecast.base import Floats, Forecaster, Progress
 from agents.forecast.frames import Series, first, steps_in
 from experiments.forecasts.panels import cluster
@@ -74,30 +74,13 @@ def rolls(
     least = _LEAST_SPANS * (forecaster.needs + protocol.h)
     long = [each for each in beside if len(each.values) >= least]
     train = first([plan.series for plan in plans], protocol.train_share)
-    train = [*(before_judged(train, plans, protocol.h) if forecaster.pooled else train), *long]
+    train = [*(before_judged(train, plans, protocol.h, cluster) if forecaster.pooled else train), *long]
     said, failures = {}, {}
     for plan, found in rolling(forecaster, plans, protocol.h, train=train, seed=protocol.seed, progress=progress):
         if isinstance(found, Failure):
             failures[plan.series.unique_id] = found.message
         said[plan.series.unique_id] = gap(plan, protocol.h) if isinstance(found, Failure) else found
     return Rolls(said, failures)
-
-
-def before_judged(train: Sequence[Series], plans: Sequence[Plan], h: int) -> list[Series]:
-    """Each series of `train` up to the earliest moment that judges another series of its cluster.
-
-    Who learns from all series of a cluster together must not learn from one what he is asked about the other.
-    """
-    return [each.until(_steps_before_judged(each, plans, h)) for each in train]
-
-
-def _steps_before_judged(train: Series, plans: Sequence[Plan], h: int) -> int:
-    own, steps = cluster(train.unique_id), len(train.values)
-    for series, origins in ((plan.series, plan.origins) for plan in plans if cluster(plan.series.unique_id) == own):
-        start_s, until_s = (series.start_s + series.step_s * step for step in (int(origins[0]), int(origins[-1]) + h))
-        if until_s > train.start_s:  # else the peer was over and done with
-            steps = min(steps, max(int(start_s - train.start_s) // train.step_s, 0))
-    return steps
 
 
 def mean_of(members: Sequence[Rolls]) -> Rolls:

@@ -21,11 +21,11 @@ def written(runs: Sequence[Path]) -> str:
     if len(runs) > 1:
         raise UsageError(f"{runs[1]}: a second run folder of decision_value; give one")
     table, config = folder.table_in(runs[0], "decision_value"), folder.config_of(runs[0])
-    seeds = table["seed"].n_unique()
+    seeds, days = table["seed"].n_unique(), "all" if config["days"] is None else f"{config['days']:g}"
     said = (
-        f"Each forecaster leads a scaler (and a capacity plan of hours) in the twin over {config['days']} held-out "
+        f"Each forecaster leads a scaler (and a capacity plan of hours) in the twin over {days} held-out "
         f"days, {seeds} seed{'s' if seeds > 1 else ''}; it is shown at its cheapest quantile that has at most "
-        f"{config['allowed_min']} SLO minutes more than the `{config['baseline']}`. Who is missing has none."
+        f"{config['allowed_min']:g} SLO minutes more than the `{config['baseline']}`. Who is missing has none."
     )
     parts = [markdown.shell([markdown.command(folder.identity_of(runs[0]))]), said]
     found, order = best(table), orders(table).filter(pl.col("quantile").is_null())

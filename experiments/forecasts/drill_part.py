@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -12,34 +13,39 @@ from experiments import markdown
 from reports import folder, wording
 from twin.errors import UsageError
 
-_DAY_S, _HOUR_S = 86_400, 3_600
+_DAY_S = 86_400
 _NONE = "none"
 
 
 def written(runs: Sequence[Path]) -> str:
-    """The part in Markdown; raises UsageError for several folders, or one that holds no such tables."""
+    """The part in Markdown; raises UsageError for several folders, or one without such tables and facts."""
     if len(runs) > 1:
         raise UsageError(f"{runs[1]}: a second run folder of retraining; give one")
     run, identity = runs[0], folder.identity_of(runs[0])
     parts = [markdown.shell([markdown.command(identity)])]
-    accuracy, events = (folder.table_in(run, f"retraining_{name}") for name in ("accuracy", "events"))
-    parts += [_drill(accuracy, events, float(identity["changed_s"])), _days(accuracy)]
+    accuracy = folder.table_in(run, "retraining_accuracy")
+    missing = [name for name in ("start_s", "changed_s", "delays_h") if name not in identity]
+    if missing:
+        raise UsageError(f"{run}: identity.json says nothing of {', '.join(missing)}; run the retraining again")
+    parts += [_drill(accuracy, identity), _days(accuracy)]
     if (run / "tables" / "drift_trials.parquet").is_file():
-        parts += ["Streams of 30 days made of recorded ones, with and without a change:"]
+        days = folder.config_of(run)["operation"]["drift"]["stream_days"]
+        parts += [f"Streams of {days} days made of recorded ones, with and without a change:"]
         parts += [_trials(folder.table_in(run, "drift_trials"))]
     return "\n\n".join(parts)
 
 
-def _drill(accuracy: pl.DataFrame, events: pl.DataFrame, changed_s: float) -> str:
-    after = events.filter(pl.col("time_s") >= changed_s)
-    told = [f"The regime changes on day {changed_s / _DAY_S:g}."]
-    for verdict, words in (("noticed", "it is noticed"), ("swapped", "a retrained model answers")):
-        drifts = after.filter(pl.col("verdict") == verdict, pl.col("trigger").str.starts_with("drift"))
-        if drifts.height:
-            told.append(f"After {(drifts['time_s'][0] - changed_s) / _HOUR_S:g} h {words}.")
-        else:
+def _drill(accuracy: pl.DataFrame, identity: Mapping[str, Any]) -> str:
+    # days of accuracy count from the series' beginning, wherever it was cut from
+    changed = (identity["changed_s"] - identity["start_s"]) / _DAY_S
+    told = [f"The regime changes on day {changed:g}."]
+    (delays,) = identity["delays_h"].values()  # the verb operates one series
+    for name, words in (("noticed_h", "it is noticed"), ("swapped_h", "a retrained model answers")):
+        if delays[name] is None:
             told.append(f"It never happened that {words}.")
-    late = accuracy.filter(pl.col("day") > changed_s / _DAY_S)
+        else:
+            told.append(f"After {wording.number(delays[name], 3)} h {words}.")
+    late = accuracy.filter(pl.col("day") > changed)
     means = [wording.number(_mean(late[name]), 3) for name in ("operated_percent", "untouched_percent")]
     return " ".join([*told, f"From the day after on, accuracy is {means[0]} %, never retrained {means[1]} %."])
 

@@ -14,7 +14,7 @@ from agents.forecast.federated import Federated, site_of
 from agents.forecast.frames import Series, steps_in
 from agents.forecast.neural import Neural
 from agents.forecast.private import Privacy, Private
-from agents.forecast.rolling import roll
+from agents.forecast.rolling import Origins, roll
 from agents.forecast.scoring import Judged
 
 ALL = "all"
@@ -62,12 +62,17 @@ def of_site(fitted: Forecaster, series: Sequence[Series], train_share: float, ev
     """The scores of one site: a resource's errors are added over its tenants, resources are meant."""
     resources: dict[str, list[Judged]] = {}
     for each in series:
-        n = len(each.values)
-        origins = np.arange(steps_in(n, train_share), n - h + 1, every)
+        origins = judging_origins(each, train_share, every, h)
         judged = Judged.of(roll(fitted, each, origins, h), each, _DAY_S // each.step_s)
         resources.setdefault(each.unique_id.rpartition("/")[2], []).append(judged)
     found = [asdict(together(each).scores()) for each in resources.values()]
     return {name: float(np.mean([each[name] for each in found])) for name in KEPT}
+
+
+def judging_origins(series: Series, train_share: float, every: int, h: int) -> Origins:
+    """Where forecasts of `h` steps begin after the first part of a series, every so many steps."""
+    n = len(series.values)
+    return np.arange(steps_in(n, train_share), n - h + 1, every)
 
 
 def together(judged: Sequence[Judged]) -> Judged:

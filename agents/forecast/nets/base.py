@@ -27,7 +27,7 @@ class Dims:
 
 
 class Inputs(NamedTuple):
-    """What a network sees of `batch` origins; 0 stands for what is not known.
+    """What a network sees of `batch` origins; but in the window, 0 stands for what is not known.
 
     `window` [batch, context] is y in units of `frames.normalise` (its last value is 0), `recall`
     [batch, recall, horizon] the steps to be forecast as they were one or more seasons ago, in the same units, and

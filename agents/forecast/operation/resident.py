@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.forecast.base import DECILES, Floats, Forecaster, Past, check_past, fitted_to
-from agents.forecast.conformal import Conformal, stretched
+from agents.forecast.conformal import Conformal, floored, stretched
 from agents.forecast.neural import Neural
 from twin.errors import UsageError
 
@@ -38,6 +38,7 @@ class _Stack:
     weights: Mapping[str, Any]
     places: Mapping[str, int]
     stretch: Floats  # [models, 9]
+    corrected: NDArray[np.bool_]  # [models]; of these, what was never negative is forecast so
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,8 +173,9 @@ def _stack(models: Mapping[str, Forecaster], ids: Sequence[str]) -> _Stack:
     assert first is not None
     weights = {path: jnp.asarray(np.stack([(net.weights or {})[path] for net in nets])) for path in sorted(first)}
     stretch = np.stack([_stretch(models[unique_id], unique_id) for unique_id in ids])
+    corrected = np.array([isinstance(models[unique_id], Conformal) for unique_id in ids])
     empty = replace(nets[0], weights={path: value[:0] for path, value in first.items()})
-    return _Stack(empty, weights, {unique_id: place for place, unique_id in enumerate(ids)}, stretch)
+    return _Stack(empty, weights, {unique_id: place for place, unique_id in enumerate(ids)}, stretch, corrected)
 
 
 def _stretch(model: Forecaster, unique_id: str) -> Floats:
@@ -202,7 +204,9 @@ def _ask_stack(stack: _Stack, ids: Sequence[str], past: Past, h: int) -> Floats:
     # arrays keep one size, whoever is asked: one compilation serves every call
     rows = [_placed(np.asarray(array, np.float32), places, len(stack.places)) for array in given]
     said = np.asarray(_answer(net.architecture, net.view)(stack.weights, tuple(rows)))[places, 0, :h]
-    return stretched(line[:, :h, None] + scale[:, :, None] * said.astype(np.float64), stack.stretch[places, None, :])
+    said = line[:, :h, None] + scale[:, :, None] * said.astype(np.float64)
+    said = stretched(said, stack.stretch[places, None, :])
+    return np.where(stack.corrected[places, None, None], floored(said, past.y), said)
 
 
 def _placed(array: NDArray[np.float32], places: NDArray[np.int64], count: int) -> NDArray[np.float32]:

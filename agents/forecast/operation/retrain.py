@@ -26,6 +26,7 @@ from twin.trace import tables
 Verdict = Literal["noticed", "swapped", "kept", "failed"]
 
 _RESAMPLES = 2000
+_HOUR_S = 3_600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +98,29 @@ def table(events: Sequence[Event]) -> pl.DataFrame:
     rows = [[getattr(event, name) for name in names] for event in events]
     schema = tables.empty("retraining_events").schema
     return tables.conform(pl.DataFrame(rows, schema=schema, orient="row"), "retraining_events", "operator")
+
+
+class Delays(NamedTuple):
+    """Hours from a change to the alarm, and to the swap that answered it; None where there was none."""
+
+    noticed_h: float | None
+    swapped_h: float | None
+
+
+def delays_h(events: pl.DataFrame, changed_s: float) -> Delays:
+    """How soon a change was answered: the first alarm of drift after it, and the first swap for drift from then on.
+
+    Args:
+        events: the `retraining_events` of one series.
+        changed_s: when it changed, on the same clock; what comes at that very second has seen nothing of it.
+    """
+    drifts = events.filter(pl.col("trigger").str.starts_with("drift"), pl.col("time_s") > changed_s)
+    noticed_s = min(drifts.filter(verdict="noticed")["time_s"].to_list(), default=None)
+    if noticed_s is None:
+        return Delays(None, None)
+    answers = drifts.filter(pl.col("time_s") >= noticed_s, verdict="swapped")["time_s"].to_list()
+    swapped_h = (min(answers) - changed_s) / _HOUR_S if answers else None
+    return Delays((noticed_s - changed_s) / _HOUR_S, swapped_h)
 
 
 def losses(rolled: Rolled) -> Floats:

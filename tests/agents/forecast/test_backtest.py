@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import twin
-from agents.forecast.backtest import backtest, score
+from agents.forecast.backtest import Plan, backtest, before_judged, score
 from agents.forecast.base import DECILE_NAMES, Forecaster
 from agents.forecast.conformal import Conformal
-from agents.forecast.frames import series
+from agents.forecast.frames import Series, series
 from agents.forecast.naive import Naive
 from agents.forecast.nets.residual import ResidualMLP
 from agents.forecast.neural import Neural, Training
@@ -216,3 +216,22 @@ def test_every_configured_forecaster_is_one_and_bears_the_name_of_its_file(optio
     forecaster = instantiate(config, _convert_="all")
     assert isinstance(forecaster, Forecaster)
     assert forecaster.name == option
+
+
+def test_nobody_learns_from_the_time_that_judges_a_peer():
+    """Machine b is judged from 150 steps on: until then a, of the same cluster, teaches, and one of another longer."""
+
+    def lasting(name: str, steps: int) -> Series:
+        return Series(name, 0, 300, np.zeros(steps))
+
+    def place(unique_id: str) -> str:
+        return unique_id.partition("/")[0]
+
+    early, late = lasting("vms/b", 200), lasting("vms/a", 400)
+    other = lasting("else/a", 400)
+    plans = [Plan(early, np.array([150, 160])), Plan(late, np.array([300])), Plan(other, np.array([300]))]
+    train = [early.until(150), late.until(300), other.until(300)]
+    assert [len(each.values) for each in before_judged(train, plans, 2, place)] == [150, 150, 300]
+    afterwards = replace(late, start_s=early.start_s + 162 * early.step_s)
+    plans[1] = Plan(afterwards, np.array([300]))
+    assert len(before_judged([afterwards.until(300)], plans, 2, place)[0].values) == 300

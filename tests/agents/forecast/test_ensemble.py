@@ -63,6 +63,14 @@ def test_opposite_biases_share_it() -> None:
     np.testing.assert_allclose(fitted.weights["a"], 0.5, atol=0.08)
 
 
+def test_a_pooled_member_that_cannot_be_fitted_gets_no_weight_and_all_together_are_refused() -> None:
+    wide = Says(least=10_000, pooled=True, name="wide")
+    fitted = stack(good=Says(), wide=wide).fit([series()], 0)
+    np.testing.assert_array_equal(fitted.weights["a"], [1.0, 0.0])
+    with pytest.raises(UsageError, match="no member could be fitted: wide: too short; wide: too short"):
+        stack(one=wide, two=wide).fit([series()], 0)
+
+
 def test_a_strong_pull_keeps_even_weights() -> None:
     fitted = replace(stack(good=Says(), bad=Says(off=2.0)), pull=1e6).fit([series()], 0)
     np.testing.assert_allclose(fitted.weights["a"], 0.5, atol=1e-3)

@@ -96,18 +96,6 @@ def test_what_is_kept_is_taken_over_from_the_first_folder_that_has_it(plans, tmp
     assert [path.name for path in (tmp_path / "two").iterdir()] == ["naive-1.npz"]
 
 
-def test_nobody_learns_from_the_time_that_judges_a_peer():
-    """Machine b is judged from 150 steps on: until then a, of the same cluster, teaches, and one of another longer."""
-    early, late = series_of("vms/b", 200), series_of("vms/a", 400)
-    other = series_of("else/a", 400)
-    plans = [Plan(early, np.array([150, 160])), Plan(late, np.array([300])), Plan(other, np.array([300]))]
-    train = [early.until(150), late.until(300), other.until(300)]
-    assert [len(each.values) for each in accuracy_rolls.before_judged(train, plans, 2)] == [150, 150, 300]
-    afterwards = replace(late, start_s=early.start_s + 162 * early.step_s)
-    plans[1] = Plan(afterwards, np.array([300]))
-    assert len(accuracy_rolls.before_judged([afterwards.until(300)], plans, 2)[0].values) == 300
-
-
 def test_the_key_changes_with_all_that_forecasts_depend_on(plans):
     beside = [series_of("long", 90)]
     listener: Forecaster = Listener()

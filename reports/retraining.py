@@ -1,12 +1,14 @@
 """The page of `retraining`: accuracy over time with and without retraining, per series, and what happened when.
 
-The folder holds `identity.json` (verb "retraining", with `changed_s` and the delays in words as `told`) and in
-`tables/` what the verb wrote: `retraining_events`, `forecasts` (from the origin of each hour), `forecast_scores`,
-`retraining_accuracy` and, where the drift tests were tried, `drift_trials`.
+The folder holds `identity.json` (verb "retraining"; on the series' clock `start_s`, its beginning, and `changed_s`; by
+series `delays_h`, and the same in words as `told`) and in `tables/` what the verb wrote: `retraining_events`,
+`forecasts` (from the origin of each hour), `forecast_scores`, `retraining_accuracy` and, where the drift tests were
+tried, `drift_trials`. Days on the page count from the series' beginning.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,23 +45,24 @@ def write(place: Path) -> Path:
 def render(place: Path) -> str:
     """The page as HTML; raises as `write` does."""
     identity, found = folder.identity_of(place), read(place)
+    start_s, delays_h = identity.get("start_s", 0), identity.get("delays_h") or {}
     said, events = found["forecasts"], found["retraining_events"]
     ids = said["unique_id"].unique(maintain_order=True).to_list()
     drawn: dict[str, Any] = {}
     for k, name in enumerate(ids):
         own = events.filter(unique_id=name)
-        rolled = rolling(said.filter(unique_id=name))
-        drawn[f"accuracy_{k}"] = retraining(rolled, marks(own, identity.get("changed_s")), suffix=f"_{k}")
+        rolled = rolling(said.filter(unique_id=name), start_s=start_s)
+        drawn[f"accuracy_{k}"] = chart(rolled, marks(own, identity.get("changed_s"), start_s), suffix=f"_{k}")
     trials = folder.table_of(place / "tables", "drift_trials")
     words = {
         "identity": identity,
         "trace": identity.get("trace") or {},
         "window_h": WINDOW_H,
         "series": [(f"accuracy_{k}", name) for k, name in enumerate(ids)],
-        "summary": summary(found, identity.get("changed_s")),
+        "summary": summary(found, delays_h),
         "scores": views.score_table(found["forecast_scores"], _styles()),
         "days": _days(found["retraining_accuracy"]),
-        "events": _events(events),
+        "events": _events(events, start_s),
         "trials": None if trials is None else _trials(trials),
         "differences": views.differences(
             folder.text_of(place / "config.yaml"), folder.text_of(place / "defaults.yaml")
@@ -99,12 +102,13 @@ def _styles() -> dict[str, tuple[str, list[int]]]:
 # ---------------------------------------------------------------- what is drawn
 
 
-def rolling(said: pl.DataFrame, window_h: int = WINDOW_H) -> pl.DataFrame:
+def rolling(said: pl.DataFrame, window_h: int = WINDOW_H, start_s: float = 0.0) -> pl.DataFrame:
     """The accuracy of the last `window_h` hours at the end of each: columns who, day, percent.
 
     Args:
         said: the `forecasts` of one series; accuracy is 100 (1 - WAPE) of all steps that came in those hours.
         window_h: hours; before as many are on record there is no row.
+        start_s: when the series begins, on the clock of `said`; days count from there.
     """
     known = said.filter(pl.col("y").is_finite() & pl.col("q50").is_finite())
     hours = (
@@ -121,15 +125,19 @@ def rolling(said: pl.DataFrame, window_h: int = WINDOW_H) -> pl.DataFrame:
         .filter(pl.col("size") > 0.0)
         .select(
             "who",
-            ((pl.col("hour") + 1) * (_HOUR_S / _DAY_S)).round(3).alias("day"),
+            (((pl.col("hour") + 1) * _HOUR_S - start_s) / _DAY_S).round(3).alias("day"),
             (100.0 * (1.0 - pl.col("error") / pl.col("size"))).round(2).alias("percent"),
         )
     )
 
 
-def marks(events: pl.DataFrame, changed_s: float | None) -> pl.DataFrame:
-    """When the regime changed, drift was noticed, and a champion swapped: day (with its fraction), kind, what."""
-    alarm, swap = _is_mark()
+def marks(events: pl.DataFrame, changed_s: float | None, start_s: float = 0.0) -> pl.DataFrame:
+    """When the regime changed, drift was noticed, and a champion swapped: day (with its fraction), kind, what.
+
+    `changed_s` and `start_s`, from where days count, are on the clock of the events.
+    """
+    alarm = (pl.col("verdict") == "noticed") & pl.col("trigger").str.starts_with("drift")
+    swap = pl.col("verdict") == "swapped"
     seen = events.filter(alarm | swap).select(
         "time_s",
         pl.when(swap).then(pl.lit("swap")).otherwise(pl.lit("alarm")).alias("kind"),
@@ -139,17 +147,11 @@ def marks(events: pl.DataFrame, changed_s: float | None) -> pl.DataFrame:
         {"time_s": [changed_s], "kind": ["change"], "what": ["the regime changes"]}, schema=seen.schema
     )
     return pl.concat([change.drop_nulls(), seen]).select(
-        (pl.col("time_s") / _DAY_S).round(3).alias("day"), "kind", "what"
+        ((pl.col("time_s") - start_s) / _DAY_S).round(3).alias("day"), "kind", "what"
     )
 
 
-def _is_mark() -> tuple[pl.Expr, pl.Expr]:
-    """Which events are alarms of drift, and which are swaps."""
-    alarm = (pl.col("verdict") == "noticed") & pl.col("trigger").str.starts_with("drift")
-    return alarm, pl.col("verdict") == "swapped"
-
-
-def retraining(rolled: pl.DataFrame, moments: pl.DataFrame, *, suffix: str = "", width: int = 860) -> alt.LayerChart:
+def chart(rolled: pl.DataFrame, moments: pl.DataFrame, *, suffix: str = "", width: int = 860) -> alt.LayerChart:
     """Rolling accuracy with and without retraining, with rules at the change, at alarms and at swaps.
 
     Args:
@@ -189,17 +191,22 @@ def retraining(rolled: pl.DataFrame, moments: pl.DataFrame, *, suffix: str = "",
 # ---------------------------------------------------------------- tables
 
 
-def summary(found: dict[str, pl.DataFrame], changed_s: float | None) -> Table:
-    """One row per series: accuracy of the whole and of the last hours on record, and how soon a change was answered."""
+def summary(found: Mapping[str, pl.DataFrame], delays_h: Mapping[str, Mapping[str, float | None]]) -> Table:
+    """One row per series: accuracy of the whole and of the last hours on record, and how soon a change was answered.
+
+    Args:
+        found: the tables, as `read` gives them.
+        delays_h: by series, `noticed_h` and `swapped_h`; None where that never was.
+    """
     pooled = found["forecast_scores"].filter(pl.col("horizon").str.contains("-"))
     made = []
     for name in pooled["unique_id"].unique(maintain_order=True):
         of = {row["forecaster"]: row for row in pooled.filter(unique_id=name).iter_rows(named=True)}
         last = rolling(found["forecasts"].filter(unique_id=name)).group_by("who").last()
         now = dict(last.select("who", "percent").iter_rows())
-        events = found["retraining_events"].filter(unique_id=name)
+        soon = delays_h.get(name, {})
         numbers = [of.get(OPERATED, {}).get(each) for each in ("accuracy_percent", "skill", "coverage_80")]
-        numbers += [now.get(OPERATED), now.get(UNTOUCHED), *_delays_h(events, changed_s)]
+        numbers += [now.get(OPERATED), now.get(UNTOUCHED), soon.get("noticed_h"), soon.get("swapped_h")]
         first = of.get(UNTOUCHED, {}).get("accuracy_percent")
         whole = Cell(wording.number(numbers[0]), sort=numbers[0], note=f"never retrained {wording.number(first)}")
         cells = (Cell(wording.number(each), sort=each) for each in numbers[1:])
@@ -214,16 +221,6 @@ def summary(found: dict[str, pl.DataFrame], changed_s: float | None) -> Table:
         ("swapped after", "h"),
     )
     return Table((Column("series"), *(Column(title, unit, number=True) for title, unit in titles)), tuple(made))
-
-
-def _delays_h(events: pl.DataFrame, changed_s: float | None) -> list[float | None]:
-    """Hours from the change to the first alarm and to the first swap after it; None where there was none."""
-    if changed_s is None:
-        return [None, None]
-    alarm, swap = _is_mark()
-    after = pl.col("time_s") > changed_s
-    firsts = [events.filter(after & kind)["time_s"].min() for kind in (alarm, swap)]
-    return [None if first is None else (float(first) - changed_s) / _HOUR_S for first in firsts]  # pyright: ignore[reportArgumentType]
 
 
 def _days(accuracy: pl.DataFrame) -> Table:
@@ -241,10 +238,10 @@ def _days(accuracy: pl.DataFrame) -> Table:
     return Table((Column("series"), Column("day", number=True), *numbers), tuple(made))
 
 
-def _events(events: pl.DataFrame) -> Table:
+def _events(events: pl.DataFrame, start_s: float) -> Table:
     made = []
     for row in events.iter_rows(named=True):
-        day = row["time_s"] / _DAY_S
+        day = (row["time_s"] - start_s) / _DAY_S
         apart = wording.interval(row["difference_low"], row["difference_high"])
         cells = (
             Cell(f"{day:.2f}", sort=day),
