@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 from omegaconf import DictConfig
 
 from agents.forecast.backtest import Plan
-from agents.forecast.rolling import Rolled, truth_at
-from agents.forecast.scoring import Judged, native_seasonal_naive, regimes, scored
 from experiments import cell, present, verb
 from experiments.display import Display
 from experiments.forecasts import accuracy_levels, accuracy_rolls, panels
 from experiments.forecasts.accuracy_rolls import FOLDER, Protocol, Rolls
 from experiments.rundir import RunFolder
+from twin.errors import UsageError
 
 NATIVE, STATISTICAL = accuracy_levels.NATIVE, accuracy_levels.STATISTICAL
-_FIT_STEPS = 2016  # a week of 300 s: what the errors of the seasonal naive are taken from
 
 
 def study(cfg: DictConfig, folder: RunFolder, display: Display) -> list[str]:
@@ -29,13 +28,13 @@ def study(cfg: DictConfig, folder: RunFolder, display: Display) -> list[str]:
     for place in panels.absent(cfg.level, data):
         display.line(f"not scored: {place} is not in data={cfg.data}")
     beside = panels.extras(cfg.grid, data) if cfg.extras else []
-    found = {NATIVE: _native(plans, protocol, cfg.day_steps)}
+    found = {NATIVE: accuracy_rolls.native(plans, protocol.h, cfg.day_steps)}
     for name in cfg.forecasters:
         with folder.phase(name), display.phase(name) as advance:
             found[str(name)] = _rolls(cfg, str(name), plans, beside, protocol, folder, advance)
     members = [found[name] for name in cfg.statistical if name in found]
     found |= {STATISTICAL: accuracy_rolls.mean_of(members)} if members else {}
-    scores = _scores(cfg, plans, found, protocol)
+    scores = accuracy_rolls.scores(cfg.level, cfg.grid, cfg.day_steps, plans, found, protocol.h)
     folder.table("accuracy_scores", scores)
     folder.note(
         absent=panels.absent(cfg.level, data),
@@ -48,12 +47,24 @@ def study(cfg: DictConfig, folder: RunFolder, display: Display) -> list[str]:
     return [f"{name} on {i}: {why}" for name, each in asked for i, why in each.failures.items()]
 
 
-def _native(plans: Sequence[Plan], protocol: Protocol, day_steps: int) -> Rolls:
-    said = {}
-    for plan in plans:
-        past = plan.series.values[: plan.origins[0]][-_FIT_STEPS:]
-        said[plan.series.unique_id] = native_seasonal_naive(plan.series, plan.origins, protocol.h, day_steps, past)
-    return Rolls(said, {})
+def _check_grid(cfg: DictConfig) -> None:
+    """Raises UsageError for an option that stands as it is in conf/forecaster, where it is set for steps of 300 s."""
+    for name in cfg.forecasters:
+        known = min(_horizons(cell.plain(cfg.forecasters[name])), default=cfg.horizon_steps)
+        if known < cfg.horizon_steps:
+            raise UsageError(
+                f"forecasters.{name} is set for {known} steps ahead, and grid={cfg.grid} judges {cfg.horizon_steps}: "
+                "conf/accuracy.yaml has no settings by grid for it; set its horizon, and every season, context and "
+                f"least_steps it has, in steps of this grid: forecasters.{name}.horizon={cfg.horizon_steps} ..."
+            )
+
+
+def _horizons(config: Any) -> Iterator[int]:  # noqa: ANN401 - any plain configuration value
+    """Every `horizon` in a configuration and in what it is made of."""
+    for key, value in config.items() if isinstance(config, dict) else ():
+        if key == "horizon":
+            yield value
+        yield from _horizons(value)
 
 
 def _rolls(
@@ -77,19 +88,6 @@ def _rolls(
     return found
 
 
-def _scores(cfg: DictConfig, plans: Sequence[Plan], found: Mapping[str, Rolls], protocol: Protocol) -> pl.DataFrame:
-    rows = []
-    for plan in plans:
-        series = plan.series
-        truth = truth_at(series, plan.origins, protocol.h)
-        where = regimes(series, plan.origins, protocol.h, int(plan.origins[0]))
-        for name, each in found.items():
-            judged = Judged.of(Rolled(plan.origins, each.said[series.unique_id], truth), series, cfg.day_steps)
-            named = {"level": cfg.level, "grid": cfg.grid, "forecaster": name, "unique_id": series.unique_id}
-            rows += [{**named, **row} for row in scored(judged, where)]
-    return pl.DataFrame(rows)
-
-
 def show(scores: pl.DataFrame, seed: int, display: Display) -> None:
     """All steps pooled, one row per forecaster over all series; the run folder holds each series and step."""
     claimed = ("accuracy_percent", "worst_percent") if scores["level"][0] == "cell" else ()
@@ -100,6 +98,7 @@ def show(scores: pl.DataFrame, seed: int, display: Display) -> None:
 
 def task(cfg: DictConfig, display: Display) -> int:
     """Score, write the run folder and its report; returns the exit code (4 when a forecaster failed)."""
+    _check_grid(cfg)
     display.line(present.identity_line("accuracy", cfg, None))
     with RunFolder(Path(cfg.out), resumable=True) as folder:
         folder.identify(cfg, "accuracy", None, verb.command("accuracy"), verb.overrides())

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 import twin
+from agents.forecast.adaptive import Adaptive
 from agents.forecast.base import Forecaster, Progress
+from agents.forecast.conformal import Conformal
+from agents.forecast.ensemble import Stack
 from agents.forecast.frames import Series
+from agents.forecast.rolling import past_at
 from experiments import cell, present, verb
 from experiments.display import Display
 from experiments.forecasts import forecast_answers, forecast_series
@@ -29,6 +35,8 @@ def study(cfg: DictConfig, folder: RunFolder, display: Display) -> list[str]:
     asked = built(cfg, "forecaster")
     with folder.phase("fit"), display.phase(f"fit {asked.name} on {len(now.series)} series") as advance:
         fitted = forecast_answers.models(asked, now.series, beside, cfg.seed, advance)
+    for text in silent(fitted, now.series, cfg.horizon_steps):
+        display.line(text)
     failed = [f"{unique_id}: {reason}" for unique_id, reason in now.refused.items()]
     with folder.phase("forecast"), display.phase("forecast and explain") as advance:
         answers = _answers(cfg, now, fitted, failed, advance)
@@ -49,14 +57,70 @@ def _check(cfg: DictConfig) -> None:
         raise UsageError(f"step_s={cfg.step_s}: settings are known for {', '.join(cfg.grids)} s; add some to grids")
     if cfg.horizon_steps < 1:
         raise UsageError(f"horizon_steps={cfg.horizon_steps} must be 1 or more")
+    for key in ("forecaster", "fallback"):
+        _check_checkpoint(cfg, key)
+
+
+def _check_checkpoint(cfg: DictConfig, key: str) -> None:
+    """A forecaster that learns nothing has a checkpoint of this step, or is refused before anything is read."""
+    if _option(cfg, key) != "cold_start":
+        return
+    found = _configured(cfg, key)
+    absent = [name for name in ("base.start", "lookback", "widened") if OmegaConf.select(found, name) is None]
+    if absent:
+        raise UsageError(
+            f"{key}=cold_start learns nothing, and no checkpoint comes with the project for step_s={cfg.step_s}; "
+            f"choose another forecaster, or give one of your own: {', '.join(f'{key}.{name}=' for name in absent)}"
+        )
 
 
 def built(cfg: DictConfig, key: str) -> Forecaster:
     """The forecaster under `key`, with what the grid says of it, and after that what the command line says."""
-    given = [text for text in verb.overrides() if text.startswith(f"{key}.")]
-    name = cell.build(cfg[key]).name
-    parts = (cell.plain(cfg[key]), cell.plain(cfg.on_grid.get(name, {})), OmegaConf.from_dotlist(given).get(key, {}))
-    return cell.build(OmegaConf.merge(*parts))
+    return cell.build(_configured(cfg, key))
+
+
+def _configured(cfg: DictConfig, key: str) -> DictConfig:
+    told = [text.lstrip("+") for text in verb.overrides()]
+    given = OmegaConf.from_dotlist([text for text in told if text.startswith(f"{key}.")])
+    parts = (cell.plain(cfg[key]), cell.plain(cfg.on_grid.get(_option(cfg, key), {})), given.get(key, {}))
+    merged = OmegaConf.merge(*parts)
+    assert isinstance(merged, DictConfig)
+    return merged
+
+
+def _option(cfg: DictConfig, key: str) -> str:
+    """The option of conf/forecaster that was chosen under `key`; outside a job of Hydra, that of the same name."""
+    group = key if key == "forecaster" else f"forecaster@{key}"
+    chosen = verb.choice(group)
+    return chosen if chosen != group else cell.build(cfg[key]).name
+
+
+def silent(fitted: Models, series: Sequence[Series], h: int) -> list[str]:
+    """A line for each member of an ensemble that has a part in the forecast of none of the series, with the reason."""
+    found = next((model for model in fitted.values() if not isinstance(model, str)), None)
+    while isinstance(found, Adaptive | Conformal):
+        found = found.base
+    if not isinstance(found, Stack):
+        return []
+    reasons = {name: _silence(found, k, series, h) for k, name in enumerate(found.members)}
+    return [f"{found.name}: {name} answers for no series: {why}" for name, why in reasons.items() if why]
+
+
+def _silence(stack: Stack, k: int, series: Sequence[Series], h: int) -> str:
+    """Why the `k`-th member has no part in any forecast, "" where it has one."""
+    member = list(stack.members.values())[k]
+    why = ""
+    for each in series:
+        weights = stack.weights.get(each.unique_id, stack.weights[""])
+        try:
+            member.forecast(past_at(each, np.array([len(each.values)]), member.context, h), h)
+        except UsageError as error:
+            why = str(error)
+        else:
+            if weights[k] > 0.0:
+                return ""
+            why = why or "its errors on the newest part earned it no weight"
+    return why
 
 
 def _beside(cfg: DictConfig, name: str) -> tuple[Series, ...]:

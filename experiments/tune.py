@@ -25,13 +25,13 @@ from omegaconf import DictConfig
 from agents.forecast.backtest import Plan
 from agents.forecast.base import Floats, Forecaster, Past, Progress
 from agents.forecast.frames import Series, first
-from agents.forecast.rolling import Origins, Rolled, roll, truth_at
-from agents.forecast.scoring import ALL, Judged, native_seasonal_naive, regimes, scored
+from agents.forecast.rolling import Origins, roll
+from agents.forecast.scoring import ALL
 from experiments import cell, display, forecast, present, sweep, verb
 from experiments.display import Display
 from experiments.forecasts import accuracy_levels, accuracy_rolls, panels
 from experiments.forecasts.accuracy_levels import NATIVE
-from experiments.forecasts.accuracy_rolls import Protocol, Rolls
+from experiments.forecasts.accuracy_rolls import Protocol
 from experiments.rundir import FORMAT_VERSION, RunFolder, write_json
 from reports import folder as folders
 from reports import wording
@@ -39,7 +39,6 @@ from twin.errors import UsageError
 from twin.trace import tables
 
 KIND = "tuning"
-_NAIVE_STEPS = 2016  # a week of 300 s: what the errors of the seasonal naive are taken from
 _LEAST_RATIO = 1e-6  # as in `accuracy_levels`: a ratio of 0 has no logarithm
 _ASIDE = ("out", "display", "tracking", "name")  # settings that change no result
 _KPIS = (
@@ -141,34 +140,15 @@ def study(cfg: DictConfig, trial: Trial, folder: RunFolder, display: Display) ->
     name, clock = trial.forecaster.name, Clock()
     with folder.phase("judge"), display.phase(f"fit and judge {name} on {len(trial.plans)} series") as advance:
         found = accuracy_rolls.rolls(Timed(trial.forecaster, clock), trial.plans, [], trial.protocol, advance)
-    scores = _scores(cfg, trial, {NATIVE: _native(cfg, trial), name: found})
+    h, day_steps = trial.protocol.h, cfg.day_steps
+    judged = {NATIVE: accuracy_rolls.native(trial.plans, h, day_steps), name: found}
+    scores = accuracy_rolls.scores(cfg.level, cfg.grid, day_steps, trial.plans, judged, h)
     folder.table("accuracy_scores", scores)
     values = _values(scores, name, clock, cfg.seed)
     folder.table("kpis", _kpis(values))
     folder.note(key=trial.key, forecaster=name, level=cfg.level, grid=cfg.grid)
     display.table(f"{name}, {cfg.level} {cfg.grid}: against the native seasonal naive", pl.DataFrame([values]))
     return [f"{unique_id}: {why}" for unique_id, why in found.failures.items()]
-
-
-def _native(cfg: DictConfig, trial: Trial) -> Rolls:
-    said = {}
-    for plan in trial.plans:
-        past = plan.series.values[: plan.origins[0]][-_NAIVE_STEPS:]
-        naive = native_seasonal_naive(plan.series, plan.origins, trial.protocol.h, cfg.day_steps, past)
-        said[plan.series.unique_id] = naive
-    return Rolls(said, {})
-
-
-def _scores(cfg: DictConfig, trial: Trial, found: Mapping[str, Rolls]) -> pl.DataFrame:
-    rows = []
-    for plan in trial.plans:
-        series, h = plan.series, trial.protocol.h
-        truth, where = truth_at(series, plan.origins, h), regimes(series, plan.origins, h, int(plan.origins[0]))
-        for name, each in found.items():
-            judged = Judged.of(Rolled(plan.origins, each.said[series.unique_id], truth), series, cfg.day_steps)
-            named = {"level": cfg.level, "grid": cfg.grid, "forecaster": name, "unique_id": series.unique_id}
-            rows += [{**named, **row} for row in scored(judged, where)]
-    return pl.DataFrame(rows)
 
 
 def _values(scores: pl.DataFrame, name: str, clock: Clock, seed: int) -> dict[str, float]:

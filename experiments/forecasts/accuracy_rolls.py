@@ -12,16 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from agents import forecast
 from agents.forecast.backtest import Failure, Plan, before_judged, gap, rolling
 from agents.forecast.base import Floats, Forecaster, Progress
 from agents.forecast.frames import Series, first, steps_in
+from agents.forecast.rolling import Rolled, truth_at
+from agents.forecast.scoring import Judged, native_seasonal_naive, regimes, scored
 from experiments.forecasts.panels import cluster
 from twin.errors import UsageError
 
 FOLDER = "rolled"
 _LEAST_SPANS = 4
+_NATIVE_STEPS = 2016  # at most, on every grid: what the bands of the native seasonal naive are taken from
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +91,33 @@ def mean_of(members: Sequence[Rolls]) -> Rolls:
     """The mean of the members' deciles; it fails where one of them does."""
     failures = {unique_id: why for member in members for unique_id, why in member.failures.items()}
     return Rolls({i: np.mean([each.said[i] for each in members], axis=0) for i in members[0].said}, failures)
+
+
+def native(plans: Sequence[Plan], h: int, day_steps: int) -> Rolls:
+    """What the native seasonal naive says: the value one day ago, with bands from the part that is learned from.
+
+    Raises UsageError when that part of a series is not longer than a day.
+    """
+    said = {}
+    for plan in plans:
+        past = plan.series.values[: plan.origins[0]][-_NATIVE_STEPS:]
+        said[plan.series.unique_id] = native_seasonal_naive(plan.series, plan.origins, h, day_steps, past)
+    return Rolls(said, {})
+
+
+def scores(
+    level: str, grid: str, day_steps: int, plans: Sequence[Plan], found: Mapping[str, Rolls], h: int
+) -> pl.DataFrame:
+    """The `accuracy_scores` rows: every forecaster of `found` on every series, by band and regime."""
+    rows = []
+    for plan in plans:
+        series = plan.series
+        truth, where = truth_at(series, plan.origins, h), regimes(series, plan.origins, h, int(plan.origins[0]))
+        for name, each in found.items():
+            judged = Judged.of(Rolled(plan.origins, each.said[series.unique_id], truth), series, day_steps)
+            named = {"level": level, "grid": grid, "forecaster": name, "unique_id": series.unique_id}
+            rows += [{**named, **row} for row in scored(judged, where)]
+    return pl.DataFrame(rows)
 
 
 # ---------------------------------------------------------------- kept

@@ -101,11 +101,6 @@ def cell_5min(data: Path | None = None) -> list[Series]:
     return [*embedded, *([_sum_of_vms(data)] if data and (data / _BITBRAINS).is_dir() else [])]
 
 
-def cell_hourly(data: Path | None = None) -> list[Series]:
-    """The same as means of an hour."""
-    return [hourly(each) for each in cell_5min(data)]
-
-
 def machine_5min(data: Path | None = None) -> list[Series]:
     """25 VMs (MHz) and eight CloudWatch series, 300 s a step, without those that rest all through their last quarter.
 
@@ -114,11 +109,6 @@ def machine_5min(data: Path | None = None) -> list[Series]:
     vms = _vms(data)[_SCORED_VMS] if data and (data / _BITBRAINS).is_dir() else []
     servers = _servers(data, scored=True) if data and (data / _NAB).is_dir() else []
     return [each for each in (*vms, *servers) if each.values[frames.steps_in(len(each.values), _LEARN_SHARE) :].any()]
-
-
-def machine_hourly(data: Path | None = None) -> list[Series]:
-    """The same as means of an hour."""
-    return [hourly(each) for each in machine_5min(data)]
 
 
 def extra_5min(data: Path | None = None) -> list[Series]:

@@ -40,19 +40,20 @@ SITE = {"panel": "cells", "method": "fedavg", "site": "all", "epsilon": None, "u
 DAY = {"unique_id": "a", "operated_percent": 90.0, "untouched_percent": 70.0}
 TRIAL = {"detector": "ours", "runs": 10, "false_alarm_percent": 0.0}
 COLD = {"grid": "hourly", "forecaster": "cold_start", "network_weight": 0.5, "unique_id": "a/cpu", "kept": 0.9}
+DELAYS = {"a": {"noticed_h": 4.0, "swapped_h": None}}
 RULE = {"scenario": "recorded", "seed": 0, "quantile": None, "equal_slo": True, "kendall_tau": None}
 
 
-def drill(folder: Path) -> Path:
-    events = [{"time_s": 100_800.0, "trigger": "drift: level", "verdict": "noticed", "reason": "", "unique_id": "a"}]
+def drill(folder: Path, **facts: Any) -> Path:
+    """The series begins a week into a longer recording, and changes a day later."""
     trials = [{**TRIAL, "plant": "none", "unique_id": "a"}]
     trials += [{**TRIAL, "plant": "errors x 2", "unique_id": "a", "in_time_percent": 80.0, "delay_p50_h": 7.0}]
     found = {
-        "retraining_events": events,
         "drift_trials": trials,
-        "retraining_accuracy": [{**DAY, "day": d} for d in (0, 1, 2)],
+        "retraining_accuracy": [{**DAY, "day": d, "operated_percent": 88.0 + d} for d in (0, 1, 2)],
     }
-    return made(folder, "retraining", "{}", found, changed_s=86_400.0)
+    facts = {"start_s": 604_800, "changed_s": 691_200.0, "delays_h": DELAYS, **facts}
+    return made(folder, "retraining", "operation: {drift: {stream_days: 7}}", found, **facts)
 
 
 def test_each_part_is_made_of_its_verbs_folders_and_the_rest_stays(tmp_path: Path) -> None:
@@ -70,7 +71,10 @@ def test_a_drill_tells_when_it_was_noticed_and_what_never_happened(tmp_path: Pat
     text = text_of(tmp_path, drill(tmp_path / "run"))
     assert "changes on day 1. After 4 h it is noticed. It never happened that a retrained model answers." in text
     assert "From the day after on, accuracy is 90 %, never retrained 70 %." in text
+    assert "Streams of 7 days made of recorded ones" in text
     assert "| ours | 0 | 80 | 7 |" in text
+    mended = drill(tmp_path / "mended", delays_h={"a": {"noticed_h": 4.0, "swapped_h": 26.5}})
+    assert "After 4 h it is noticed. After 26.5 h a retrained model answers." in text_of(tmp_path, mended)
 
 
 def test_what_is_kept_of_the_gain_is_counted_by_history(tmp_path: Path) -> None:
@@ -100,9 +104,12 @@ def test_a_wrong_folder_or_page_is_named_and_the_page_stays(tmp_path: Path, caps
     for run, message in ((drill(tmp_path / "drill"), "retraining:begin"), (other, "is of 'simulate'")):
         assert forecasting_page.main([str(run), "--page", str(page)]) == UsageError.exit_code
         assert message in capsys.readouterr().err
-    (tmp_path / "drill" / "tables" / "retraining_events.parquet").unlink()
-    with pytest.raises(UsageError, match="holds no table retraining_events"):
+    (tmp_path / "drill" / "tables" / "retraining_accuracy.parquet").unlink()
+    with pytest.raises(UsageError, match="holds no table retraining_accuracy"):
         forecasting_page.write(page, [tmp_path / "drill"])
+    accuracy = {"retraining_accuracy": [{**DAY, "day": 0}]}
+    with pytest.raises(UsageError, match="says nothing of start_s, delays_h"):
+        forecasting_page.write(page, [made(tmp_path / "old", "retraining", "{}", accuracy, changed_s=1.0)])
     with pytest.raises(UsageError, match="cannot be read"):
         forecasting_page.write(tmp_path / "absent.md", [other])
     assert page.read_text(encoding="utf-8") == "no marks"

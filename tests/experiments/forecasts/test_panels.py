@@ -42,7 +42,7 @@ def test_an_hour_is_the_mean_of_its_twelve_steps_and_what_is_left_over_goes():
     found = panels.hourly(short)
     assert (found.start_s, found.step_s) == (600, 3600)
     assert found.values.tolist() == [5.5, 17.5]
-    check(panels.cell_hourly(), 3600)
+    check(panels.panel("cell", "hourly", None), 3600)
 
 
 def test_without_a_folder_machines_are_absent_and_said_to_be():
@@ -89,9 +89,9 @@ def test_the_sum_holds_every_machine_and_after_its_last_sample_nothing_of_it():
 
 
 @recorded
-@pytest.mark.parametrize(("panel", "step_s"), [(panels.machine_5min, 300), (panels.machine_hourly, 3600)])
-def test_32_machines_do_something_in_their_last_quarter(panel, step_s):
-    found = panel(DATA)
+@pytest.mark.parametrize(("grid", "step_s"), [("5min", 300), ("hourly", 3600)])
+def test_32_machines_do_something_in_their_last_quarter(grid, step_s):
+    found = panels.panel("machine", grid, DATA)
     check(found, step_s)
     assert len(found) == 32
     assert sum(each.unique_id.startswith("nab/") for each in found) == 8

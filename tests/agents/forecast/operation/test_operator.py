@@ -11,7 +11,7 @@ import pytest
 from agents.forecast.base import DECILES, Floats, Past, Progress
 from agents.forecast.frames import Series
 from agents.forecast.operation.operator import Operator, Settings, accuracy_by_day, ledger_of, replay
-from agents.forecast.operation.retrain import Rules, challenge, judge, table
+from agents.forecast.operation.retrain import Rules, challenge, delays_h, judge, table
 from agents.forecast.rolling import Rolled
 from twin.errors import UsageError
 from twin.trace import tables
@@ -81,6 +81,32 @@ def test_a_change_is_noticed_answered_by_a_better_champion_and_recorded() -> Non
     days = accuracy_by_day(done, wave(20, change)).filter(pl.col("day") == 18).row(0, named=True)
     assert days["operated_percent"] > 95.0
     assert days["untouched_percent"] < 75.0
+
+
+def happened_at(*rows: tuple[float, str, str]) -> pl.DataFrame:
+    return pl.DataFrame(rows, schema={"time_s": pl.Float64, "trigger": pl.String, "verdict": pl.String}, orient="row")
+
+
+@pytest.mark.parametrize(
+    ("events", "found"),
+    [
+        ([], (None, None)),
+        ([(3, "drift: level", "noticed"), (4, "drift: level", "kept"), (6, "drift: level", "swapped")], (1, 4)),
+        ([(3, "drift: level", "noticed"), (3, "drift: level", "swapped"), (9, "drift: level", "swapped")], (1, 1)),
+        ([(2, "drift: level", "noticed"), (3, "drift: level", "swapped")], (None, None)),  # saw nothing of the change
+        (
+            [(3, "age", "noticed"), (3, "age", "swapped"), (5, "drift: error", "noticed"), (5, "age", "swapped")],
+            (3, None),
+        ),
+        ([(3, "drift: level", "swapped"), (5, "drift: error", "noticed"), (7, "drift: error", "swapped")], (3, 5)),
+    ],
+    ids=["nothing", "answered", "at once", "before", "age is no answer", "an older alarm's swap"],
+)
+def test_a_delay_runs_from_the_change_to_the_first_alarm_of_drift_and_the_swap_that_answers_it(
+    events: list[tuple[int, str, str]], found: tuple[float | None, float | None]
+) -> None:
+    """The change comes at hour 2."""
+    assert delays_h(happened_at(*((3600.0 * hour, why, verdict) for hour, why, verdict in events)), 2 * 3600.0) == found
 
 
 def test_a_series_that_stays_as_it_is_is_left_alone() -> None:

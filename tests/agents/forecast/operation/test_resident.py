@@ -65,6 +65,26 @@ def test_any_of_them_can_be_asked_in_any_order(models: dict[str, Forecaster]) ->
         np.testing.assert_allclose(said[k], alone(models, unique_id), rtol=1e-4, atol=1e-4, err_msg=unique_id)
 
 
+def test_what_was_never_negative_is_floored_where_bands_are_corrected_and_nowhere_else() -> None:
+    """A series of spikes over nothing, and one that is negative at times: in both, as each model alone."""
+    y = np.zeros((len(IDS), 2 * WINDOW))
+    y[:, ::7] = RNG.uniform(50.0, 100.0, y[:, ::7].shape)
+    y[4, -3] = -1.0
+    y[5, 0] = -1.0  # before what the model looks at
+    far = np.full(len(DECILES), 4.0)
+    bands: dict[str, Forecaster] = {i: Conformal(net(int(i[1])), H, stretch={i: far}) for i in IDS[2:]}
+    models: dict[str, Forecaster] = {"s0": net(0), "s1": net(1), **bands}
+    residents, spiky = Residents(models, h=H), Past.of(y, IDS, H)
+    for order in (IDS, IDS[::-1]):
+        said = residents.forecast_all(spiky.rows([IDS.index(i) for i in order]))
+        for k, unique_id in enumerate(order):
+            own = spiky.rows([IDS.index(unique_id)]).last(WINDOW, H)
+            np.testing.assert_allclose(said[k], models[unique_id].forecast(own, H)[0], rtol=1e-4, atol=1e-4)
+        lowest = {unique_id: said[k].min() for k, unique_id in enumerate(order)}
+        assert [lowest[i] for i in ("s2", "s3", "s5")] == [0.0, 0.0, 0.0]
+        assert max(lowest[i] for i in ("s0", "s1", "s4")) < 0.0, "a bare network, and what can be negative"
+
+
 def test_nothing_is_compiled_when_they_are_asked(models: dict[str, Forecaster]) -> None:
     residents = Residents(models, h=H)
     before = _compilations()
