@@ -115,7 +115,7 @@ def _silence(stack: Stack, k: int, series: Sequence[Series], h: int) -> str:
         try:
             member.forecast(past_at(each, np.array([len(each.values)]), member.context, h), h)
         except UsageError as error:
-            why = str(error)
+            why = str(error).removeprefix(f"{member.name}: ")
         else:
             if weights[k] > 0.0:
                 return ""

@@ -13,6 +13,7 @@ from experiments import accuracy, schema
 from experiments.display import Silent
 from experiments.forecasts.accuracy_levels import NATIVE, STATISTICAL
 from reports import folder
+from twin.errors import UsageError
 from twin.trace import tables
 
 NAIVE = "{_target_:agents.forecast.naive.Naive,season:%d,name:%s}"
@@ -102,3 +103,17 @@ def test_horizon_season_and_origins_follow_from_level_and_grid(level, grid, h, d
     assert cfg.origins == {"cell": 24, "machine": {"5min": 8, "hourly": 12}[grid]}[level]
     assert cfg.forecasters.seasonal_naive.base.season == day
     assert cfg.forecasters.auto_theta.base.season == day
+
+
+@pytest.mark.parametrize("option", ["weekly_naive", "historic_mean", "auto_arima", "cold_start"])
+def test_an_option_that_nobody_told_of_the_grid_is_refused_by_the_name_of_what_to_set(option, tmp_path):
+    added = f"+forecaster@forecasters.other={option}"
+    with pytest.raises(UsageError, match=r"forecasters\.other is set for 12 steps ahead, and grid=hourly judges 24"):
+        ran(tmp_path / "run", *ONE, added, "grid=hourly")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_added_option_that_was_told_of_the_grid_is_judged(tmp_path):
+    told = [f"forecasters.mean.{key}" for key in ("horizon=24", "least_steps=48", "every=1")]
+    assert ran(tmp_path / "run", *ONE, "+forecaster@forecasters.mean=historic_mean", *told, "grid=hourly") == 0
+    assert "mean" in set(pl.read_parquet(tmp_path / "run" / "tables" / "accuracy_scores.parquet")["forecaster"])

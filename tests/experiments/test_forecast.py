@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,11 +10,14 @@ import numpy as np
 import polars as pl
 import pytest
 from hydra import compose, initialize_config_module
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 import twin
 from agents.forecast.base import DECILE_NAMES, Forecaster
+from agents.forecast.ensemble import Stack
 from agents.forecast.exported import OnnxForecaster
+from agents.forecast.frames import Series
 from agents.forecast.naive import Naive
 from agents.forecast.rolling import past_at
 from experiments import forecast, schema, verb
@@ -22,6 +26,7 @@ from experiments.forecasts import forecast_answers, forecast_series
 from reports import folder
 from twin.errors import UsageError
 from twin.trace import tables
+from twin.trace.trace import Trace
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 NOW_S = 20 * 86_400
@@ -34,19 +39,39 @@ def composed(*overrides: str) -> DictConfig:
         return compose("forecast", list(overrides))
 
 
+@pytest.fixture
+def job() -> Iterator[Callable[..., DictConfig]]:
+    """Composes a configuration as a job of the verb has it: Hydra knows the choices and the overrides."""
+
+    def of(*overrides: str) -> DictConfig:
+        schema.register()
+        with initialize_config_module("conf", version_base="1.3"):
+            cfg = compose("forecast", list(overrides), return_hydra_config=True)
+        HydraConfig.instance().set_config(cfg)
+        return cfg
+
+    before = HydraConfig.instance().cfg
+    yield of
+    HydraConfig.instance().cfg = before
+
+
 class Heard(Silent):
-    """What is said on stdout is kept."""
+    """What is said on stdout is kept, and on stderr apart from it."""
 
     def __init__(self) -> None:
         self.said: list[str] = []
+        self.lines: list[str] = []
+
+    def line(self, text: str) -> None:
+        self.lines.append(text)
 
     def result(self, text: str) -> None:
         self.said.append(text)
 
 
-def ran(out: Path, *overrides: str, **changed: object) -> tuple[int, list[str]]:
+def ran(out: Path, *overrides: str, heard: Heard | None = None, **changed: object) -> tuple[int, list[str]]:
     schema.register()
-    heard = Heard()
+    heard = heard or Heard()
     with initialize_config_module("conf", version_base="1.3"):  # the run folder also keeps the bare defaults
         cfg = compose("forecast", [*overrides, f"out={out}"])
         for key, value in changed.items():
@@ -226,6 +251,8 @@ def test_what_cannot_be_exported_is_told_and_the_forecast_stays(tmp_path) -> Non
         (["until_s=10"], "on record by until_s=10"),
         (["resources=[nothing]"], "no usage of"),
         (["scenarios={odd:{growht:1}}"], "growht"),
+        (["forecaster=cold_start", "step_s=86400"], "forecaster=cold_start.*no checkpoint.*step_s=86400"),
+        (["forecaster@fallback=cold_start", "step_s=604800"], "fallback=cold_start.*no checkpoint.*step_s=604800"),
     ],
 )
 def test_a_wrong_setting_is_a_usage_error_and_leaves_nothing(tmp_path, overrides, told) -> None:
@@ -271,8 +298,62 @@ def test_every_forecaster_takes_the_grid(option: str) -> None:
     assert getattr(built, "horizon", 6) == 6
 
 
-def test_the_command_line_has_the_last_word(monkeypatch) -> None:
-    monkeypatch.setattr(verb, "overrides", lambda: ["forecaster.least_steps=99", "fallback.every=7"])
-    cfg = composed("forecaster=naive")
+@pytest.mark.parametrize("mark", ["", "++"])
+def test_the_command_line_has_the_last_word(job, mark) -> None:
+    cfg = job("forecaster=naive", f"{mark}forecaster.least_steps=99", f"{mark}fallback.every=7")
     assert forecast.built(cfg, "forecaster").least_steps == 99  # pyright: ignore[reportAttributeAccessIssue]
     assert forecast.built(cfg, "fallback").least_steps == 288  # pyright: ignore[reportAttributeAccessIssue]
+    assert forecast.built(cfg, "fallback").every == 7  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_a_forecaster_by_another_name_takes_the_grid_too(job) -> None:
+    names = ["forecaster.base.name=mine", "fallback.base.name=auto_ets"]
+    cfg = job("forecaster=naive", "forecaster@fallback=weekly_naive", "step_s=3600", *names)
+    mine, other = forecast.built(cfg, "forecaster"), forecast.built(cfg, "fallback")
+    assert (mine.name, mine.least_steps) == ("mine", 48)  # pyright: ignore[reportAttributeAccessIssue]
+    assert (other.name, other.base.season) == ("auto_ets", 168)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@pytest.mark.parametrize(("step_s", "steps"), [(86_400, 560), (604_800, 240)])
+def test_the_default_forecasts_days_and_weeks_with_all_its_members(tmp_path, step_s, steps) -> None:
+    """Two weeks or more ahead: beyond the season of days."""
+    at_s = np.arange(steps) * float(step_s)
+    noise = np.random.default_rng(0).normal(0.0, 0.3, steps)
+    value = 10.0 + 2.0 * np.sin(2 * np.pi * at_s / (364 * 86_400)) + noise
+    base = twin.read("google2019")
+    rows = {"time_s": at_s, "step_s": float(step_s), "value": value}
+    told = base.usage.filter(resource="cpu").head(1).drop(*rows).join(pl.DataFrame(rows), how="cross")
+    Trace(base.info, {"usage": told.select(base.usage.columns)}).write(tmp_path / "trace")
+    small = [("steps", 2), ("members", 1)]
+    nets = [f"forecaster.base.members.{n}.training.{key}={v}" for n in ("neural", "fresh") for key, v in small]
+    heard = Heard()
+    where = ["trace=folder", f"trace.path={tmp_path / 'trace'}", f"step_s={step_s}", "horizon_steps=14"]
+    plain = [f"architecture@forecaster.base.members.{n}.architecture=nlinear" for n in ("neural", "fresh")]
+    code, said = ran(tmp_path / "run", *where, *nets, *plain, heard=heard)
+    assert code == 0
+    assert said[0].startswith("cpu of google2019 is expected to")
+    assert not [line for line in heard.lines if "answers for no series" in line]
+
+
+# ---------------------------------------------------------------- ensembles
+
+
+def test_a_member_that_answers_for_no_series_is_told_with_its_reason(tmp_path) -> None:
+    member = {"_target_": "agents.forecast.naive.Naive"}
+    long = {**member, "season": 10**6, "name": "long"}
+    stack = {"_target_": "agents.forecast.ensemble.Stack", "members": {"last": member, "long": long}, "every": 144}
+    heard = Heard()
+    ran(tmp_path / "run", *BRIEF, heard=heard, forecaster=stack)
+    (told,) = [line for line in heard.lines if "answers for no series" in line]
+    assert told.startswith("stack: long answers for no series: ")
+    assert "too few" in told
+
+
+def test_of_an_ensemble_only_members_without_any_part_are_silent() -> None:
+    series = [Series(name, 0, 300, np.random.default_rng(k).uniform(1, 2, 99)) for k, name in enumerate("ab")]
+    fitted = {name: Naive(1, name).fit(series, 0) for name in ("one", "two", "far")}
+    weights = {"": np.array([1.0, 0.0, 0.0]), "a": np.array([0.5, 0.5, 0.0]), "b": np.array([1.0, 0.0, 0.0])}
+    stack = Stack(fitted, weights=weights)
+    (told,) = forecast.silent(dict.fromkeys("ab", stack), series, 3)
+    assert told == "stack: far answers for no series: its errors on the newest part earned it no weight"
+    assert forecast.silent({"a": "could not be fitted", "b": fitted["one"]}, series, 3) == []

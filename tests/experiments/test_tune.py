@@ -6,7 +6,7 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 import pytest
 from hydra import compose, initialize_config_module
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from agents.forecast import naive
@@ -35,6 +36,22 @@ def composed(*overrides: str) -> DictConfig:
     schema.register()
     with initialize_config_module("conf", version_base="1.3"):
         return compose("tune", list(overrides))
+
+
+@pytest.fixture
+def job_of() -> Iterator[Callable[..., DictConfig]]:
+    """Composes a configuration as a job of the verb has it: Hydra knows the choices and the overrides."""
+
+    def of(*overrides: str) -> DictConfig:
+        schema.register()
+        with initialize_config_module("conf", version_base="1.3"):
+            cfg = compose("tune", list(overrides), return_hydra_config=True)
+        HydraConfig.instance().set_config(cfg)
+        return cfg
+
+    before = HydraConfig.instance().cfg
+    yield of
+    HydraConfig.instance().cfg = before
 
 
 def ran(out: Path, *overrides: str) -> int:
@@ -134,11 +151,23 @@ def season_of(forecaster):
 
 
 @pytest.mark.parametrize(("grid", "season"), [("5min", 288), ("hourly", 24)])
-def test_the_grid_sets_what_the_command_line_does_not(grid, season, monkeypatch):
-    cfg = composed("forecaster=seasonal_naive", f"grid={grid}")
-    assert season_of(tune.forecast.built(cfg, "forecaster")) == season
-    monkeypatch.setattr(tune.verb, "overrides", lambda: ["forecaster.base.season=7"])
-    assert season_of(tune.forecast.built(cfg, "forecaster")) == 7
+def test_the_grid_sets_what_the_command_line_does_not(grid, season, job_of):
+    keys = ("forecaster=seasonal_naive", f"grid={grid}", "forecaster.base.name=mine")
+    assert season_of(tune.forecast.built(job_of(*keys), "forecaster")) == season
+    assert season_of(tune.forecast.built(job_of(*keys, "forecaster.base.season=7"), "forecaster")) == 7
+
+
+@pytest.mark.parametrize("mark", ["+", "++"])
+def test_what_the_command_line_adds_has_the_last_word_too(mark, job_of):
+    cfg = job_of("forecaster=neural", f"{mark}forecaster.base.squash=true")
+    assert tune.forecast.built(cfg, "forecaster").base.squash is True  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@pytest.mark.parametrize("grid", ["5min", "hourly"])
+@pytest.mark.parametrize("level", ["cell", "machine"])
+def test_a_cold_start_has_its_checkpoint_on_every_level_and_grid(level, grid):
+    asked = tune.forecast.built(composed("forecaster=cold_start", f"level={level}", f"grid={grid}"), "forecaster")
+    assert asked.fit([], 0).base.weights  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @pytest.mark.parametrize("option", sorted(path.stem for path in (ROOT / "conf" / "forecaster").glob("*.yaml")))

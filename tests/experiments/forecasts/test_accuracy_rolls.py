@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 
-from agents.forecast.backtest import Plan
 from agents.forecast.base import Forecaster
 from agents.forecast.frames import Series
 from agents.forecast.naive import Naive
@@ -82,6 +81,38 @@ def test_a_mean_fails_where_a_member_does():
     assert (mean.said["a"] == 2.0).all()
     assert np.isnan(mean.said["b"]).all()
     assert mean.failures == {"b": "why"}
+
+
+def test_the_native_seasonal_naive_says_yesterday_and_learns_its_bands_from_2016_steps_before_the_first_origin():
+    whole = series_of("a", 4000)
+    plan = PROTOCOL.plan(whole)
+    said = accuracy_rolls.native([plan], 4, 24).said["a"]
+    assert said[:, :, 4].tolist() == [whole.values[at - 24 : at - 20].tolist() for at in plan.origins]
+    first = int(plan.origins[0])
+
+    def spread(changed_at: int) -> float:
+        values = whole.values.copy()
+        values[changed_at] += 100.0
+        found = accuracy_rolls.native([replace(plan, series=replace(whole, values=values))], 4, 24).said["a"][1]
+        return float(found[0, 8] - found[0, 0])
+
+    usual = float(said[1, 0, 8] - said[1, 0, 0])
+    assert spread(first - 2017) == usual
+    assert spread(first + 1) == usual
+    assert spread(first - 2016) > 2.0 * usual
+
+
+def test_every_forecaster_has_a_row_for_each_series_band_and_regime(plans):
+    found = {"last": accuracy_rolls.rolls(Naive(), plans, [], PROTOCOL), "native": accuracy_rolls.native(plans, 4, 24)}
+    rows = accuracy_rolls.scores("cell", "5min", 24, plans, found, 4)
+    assert set(rows.select("level", "grid").rows()) == {("cell", "5min")}
+    everywhere = rows.filter(horizon="1-4", regime="all")
+    assert everywhere.select("unique_id", "forecaster").rows() == [(i, name) for i in "ab" for name in found]
+    errors = [
+        np.abs(found["last"].said["a"][k, :, 4] - plans[0].series.values[at : at + 4])
+        for k, at in enumerate(plans[0].origins)
+    ]
+    assert everywhere["mae"][0] == pytest.approx(np.mean(errors))
 
 
 def test_what_is_kept_is_taken_over_from_the_first_folder_that_has_it(plans, tmp_path):
