@@ -63,15 +63,18 @@ def drill(cfg: DictConfig, series: Series, settings: Settings) -> Replayed:
 
 
 def told(replayed: Replayed, series: Series, h: int) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """(`forecasts` from the origin of each hour, `forecast_scores` of all origins): with and without retraining."""
+    """(`forecasts` from an origin every hour and a step, `forecast_scores` of all): with and without retraining.
+
+    The step more lets each minute of the hour have its turn: what happens at full hours would count for everything.
+    """
     ledgers = {
         "retrained": ledger_of(replayed.operated, series, h),
         "never retrained": ledger_of(replayed.untouched, series, h),
     }
-    hour_s = float(block_steps(series) * series.step_s)
+    every_s = float((block_steps(series) + 1) * series.step_s)
     said = pl.concat(ledger.forecasts(name) for name, ledger in ledgers.items())
     scores = pl.concat(ledger.scores(name) for name, ledger in ledgers.items())
-    return said.filter(pl.col("cutoff_s") % hour_s == 0.0), scores
+    return said.filter((pl.col("cutoff_s") - series.start_s) % every_s == 0.0), scores
 
 
 def answered(after_s: float, delays: Delays) -> str:
