@@ -2,8 +2,8 @@
 
 The folder holds `identity.json` (verb "retraining"; on the series' clock `start_s`, its beginning, and `changed_s`; by
 series `delays_h`, and the same in words as `told`) and in `tables/` what the verb wrote: `retraining_events`,
-`forecasts` (from an origin every hour and a step), `forecast_scores`, `retraining_accuracy` and, where the drift tests were
-tried, `drift_trials`. Days on the page count from the series' beginning.
+`forecasts` (from an origin every hour and a step), `forecast_scores`, `retraining_accuracy` and, where the drift tests
+were tried, `drift_trials`. Days on the page count from the series' beginning.
 """
 
 from __future__ import annotations
